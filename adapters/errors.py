@@ -1,0 +1,29 @@
+"""
+Errors of the models:
+
+ModelError
+├── BaseModelError   the base model is missing, of the wrong kind, or does not fit in memory
+├── AdapterError     an adapter folder cannot be used with this base
+├── DatasetError     training data: file, line and fault
+└── EngineError      a request failed or the engine stopped
+"""
+
+
+class ModelError(Exception):
+    """Anything the models can report; the message says what, where and what to do."""
+
+
+class BaseModelError(ModelError):
+    """The base model cannot be loaded."""
+
+
+class AdapterError(ModelError):
+    """An adapter cannot be attached; nothing of it stays behind."""
+
+
+class DatasetError(ModelError):
+    """Training data cannot be used."""
+
+
+class EngineError(ModelError):
+    """A generation failed, was refused, or the engine has stopped."""

@@ -1,0 +1,1 @@
+"""The embedded base model: its tokenizer, its corpus and its pre-training. Phi-3 in shape, 12M weights at most."""

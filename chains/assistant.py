@@ -1,0 +1,208 @@
+"""One chat turn, top to bottom: condense, embed once, search, route, generate, cite, verify, finish."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from langchain_core.runnables import RunnableBranch, RunnableGenerator
+from numpy.typing import NDArray
+
+from adapters.dataset import read_questions
+from adapters.engine import Engine
+from adapters.errors import ModelError
+from chains.adapter import answer_from_adapter
+from chains.chat_model import PhiChatModel
+from chains.condense import condense
+from chains.errors import TurnError
+from chains.golden import read_golden
+from chains.prepared import Draft, Prepared
+from chains.prompts import cannot_help
+from chains.retrieval import answer_from_documents, say
+from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gather_utterances
+from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
+from chains.workflow import run_workflow, ticket_text
+from desk.config import ChainSettings
+from index.document import DESK_COLLECTION, SearchResult
+from index.embed import Embedder
+from index.errors import LibraryError
+from index.library import Library
+
+log = logging.getLogger("switchboard.turn")
+Vectors = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Milliseconds per step since the turn began."""
+
+    started: float
+    last: float
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def start(cls) -> "_Clock":
+        now = time.perf_counter()
+        return cls(now, now, {})
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.timings_ms[step] = (now - self.last) * 1000
+        self.last = now
+
+    def since_start(self, step: str) -> None:
+        self.timings_ms[step] = (time.perf_counter() - self.started) * 1000
+
+
+class Assistant:
+    """Answers turns; safe to call from many threads. Nothing of one turn is kept for another."""
+
+    def __init__(
+        self, settings: ChainSettings, library: Library, embedder: Embedder, engine: Engine, router: Router
+    ) -> None:
+        self.settings = settings
+        self.library = library
+        self.engine = engine
+        self.router = router
+        self._embed = embedder.embed
+        self._model = PhiChatModel(engine=engine)
+        self._decide = router.as_runnable()
+        self._generate = RunnableBranch(
+            (lambda prepared: prepared.decision.route is Route.RETRIEVAL, _streaming(self._documents)),
+            (lambda prepared: prepared.decision.route is Route.ADAPTER, _streaming(self._adapter)),
+            (lambda prepared: prepared.decision.route is Route.BOTH, _streaming(self._workflow)),
+            _streaming(self._refuse),
+        )
+
+    def answer(self, turn: Turn) -> Iterator[Event]:
+        """The events of one turn, ending with Finished or Failed. Closing the iterator cancels the turn."""
+        turn_id = uuid.uuid4().hex[:12]
+        try:
+            yield from self._answer(turn, turn_id)
+        except (TurnError, LibraryError, ModelError) as error:
+            log.warning("turn %s failed: %s", turn_id, error)
+            yield Failed(str(error))
+        except Exception:
+            log.exception("turn %s failed", turn_id)
+            yield Failed(f"Something went wrong on our side (turn {turn_id}). Please try again.")
+
+    def _answer(self, turn: Turn, turn_id: str) -> Iterator[Event]:
+        clock = _Clock.start()
+        prepared = self._prepare(turn, clock)
+        yield Routed(prepared.decision, prepared.standalone)
+        yield Retrieved(prepared.found.hits)
+        text, draft = "", Draft()
+        for event in self._generate.stream(prepared):
+            if isinstance(event, Draft):
+                draft = event
+                continue
+            if isinstance(event, Token):
+                if not text:
+                    clock.since_start("first_token")
+                text += event.text
+            yield event
+        clock.since_start("total")
+        answer = Answer(
+            standalone=prepared.standalone,
+            decision=prepared.decision,
+            text=text,
+            refused=draft.refused,
+            citations=draft.citations,
+            fields=draft.fields,
+            unsupported=draft.unsupported,
+            timings_ms=clock.timings_ms,
+        )
+        _log_turn(turn_id, answer)
+        yield Finished(answer)
+
+    def _prepare(self, turn: Turn, clock: _Clock) -> Prepared:
+        if not turn.question.strip():
+            raise TurnError("The message is empty: type a question, or paste a ticket.")
+        if len(turn.question) > self.settings.question_chars:
+            raise TurnError(
+                f"The message has {len(turn.question):,} characters; at most {self.settings.question_chars:,} "
+                "are read. Shorten it, or drop it here as a document and ask about it."
+            )
+        standalone = condense(turn.question, turn.history)
+        clock.lap("condense")
+        vector = self._embed([standalone])[0]
+        clock.lap("embed")
+        found = self.library.search(
+            ticket_text(standalone), vector, k=self.settings.passages, collections=turn.collections
+        )
+        clock.lap("search")
+        decision = self._decide.invoke(RouterInput(vector, found, turn.route, turn.adapter))
+        clock.lap("route")
+        return Prepared(turn, standalone, vector, found, decision, self.router.answerable(found))
+
+    def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
+        reader = self._model if self.engine.base.can_read else None
+        return answer_from_documents(prepared, self.library, self._embed, reader, self.settings.contact)
+
+    def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
+        return answer_from_adapter(prepared, self._model)
+
+    def _workflow(self, prepared: Prepared) -> Iterator[Event | Draft]:
+        workflow = self.settings.workflows[prepared.decision.workflow or ""]
+        return run_workflow(prepared, workflow, self.engine, self.library, self._embed)
+
+    def _refuse(self, prepared: Prepared) -> Iterator[Event | Draft]:
+        yield from say(cannot_help(self.settings.title, self.settings.examples, self.settings.contact))
+        yield Draft(refused=True)
+
+
+def _streaming(
+    chain: Callable[[Prepared], Iterator[Event | Draft]],
+) -> RunnableGenerator[Prepared, Event | Draft]:
+    """A chain as a runnable whose stream passes events on as they come."""
+
+    def run(inputs: Iterator[Prepared]) -> Iterator[Event | Draft]:
+        for prepared in inputs:
+            yield from chain(prepared)
+
+    return RunnableGenerator(run, name=chain.__name__)
+
+
+def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, engine: Engine) -> Router:
+    """A router for the desk as it is now: its routes, its adapters' questions, its golden turns."""
+    questions = {
+        info.name: read_questions(settings.adapter_folder / info.name)
+        for info in engine.adapters
+        if "chat" in info.capabilities
+    }
+    utterances = gather_utterances(settings, questions)
+    vectors = cached_vectors(utterances.texts, embedder.embed, embedder.name, settings.state)
+    titles = {name: workflow.title for name, workflow in settings.workflows.items()}
+    router = Router(utterances, vectors, titles)
+    golden = read_golden(settings.golden_dev) if settings.golden_dev.exists() else []
+    if golden:
+
+        def find(text: str, vector: Vectors) -> SearchResult:
+            return library.search(ticket_text(text), vector, settings.passages, frozenset({DESK_COLLECTION}))
+
+        asked = [condense(turn.question, turn.exchanges) for turn in golden]
+        asked_vectors = cached_vectors(asked, embedder.embed, embedder.name, settings.state / "golden")
+        router.fit_evidence(
+            [
+                GoldenRoute(RouterInput(vector, find(text, vector)), turn.route, turn.refused)
+                for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
+            ]
+        )
+    return router
+
+
+def _log_turn(turn_id: str, answer: Answer) -> None:
+    decision = answer.decision
+    log.info(
+        "turn %s route=%s p=%.2f adapter=%s passages=%s words=%d refused=%s total_ms=%.0f",
+        turn_id,
+        decision.route.value,
+        decision.probabilities[decision.route],
+        decision.adapter or decision.workflow,
+        ",".join(dict.fromkeys(citation.passage for citation in answer.citations)) or "-",
+        len(answer.text.split()),
+        answer.refused,
+        answer.timings_ms["total"],
+    )

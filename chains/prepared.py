@@ -1,0 +1,33 @@
+"""Between route and answer: what a chain gets (Prepared) and what it hands back beside events (Draft)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chains.turn import Citation, RouteDecision, Turn
+from index.document import SearchResult
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A routed turn. `vector` is the standalone question's, `(d,)` unit length; `answerable` says whether
+    the evidence is strong enough to answer from documents at all."""
+
+    turn: Turn
+    standalone: str
+    vector: NDArray[np.float32]
+    found: SearchResult
+    decision: RouteDecision
+    answerable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a chain ends with; the text is what it streamed."""
+
+    refused: bool = False
+    citations: tuple[Citation, ...] = ()
+    fields: Mapping[str, str] | None = None
+    unsupported: tuple[tuple[int, int], ...] = ()

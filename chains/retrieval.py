@@ -1,0 +1,126 @@
+"""The documents chain: extractive with the embedded model, generative with a model that can read."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from langchain_core.messages import HumanMessage, SystemMessage
+
+from chains.chat_model import PhiChatModel
+from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
+from chains.extract import choose_quotes
+from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
+from chains.prepared import Draft, Prepared
+from chains.turn import Citation, Cited, Event, Token
+from index.document import ScoredPassage
+from index.library import Library
+
+_PIECE = re.compile(r"\S+\s*|\s+")
+
+
+def answer_from_documents(
+    prepared: Prepared, library: Library, embed: Embed, model: PhiChatModel | None, contact: str
+) -> Iterator[Event | Draft]:
+    """Tokens and citations, and last a Draft. `model` is None where none can read."""
+    hits = prepared.found.hits
+    if not hits or not prepared.answerable:
+        yield from say(not_in_documents([hit.title for hit in hits], contact))
+        yield Draft(refused=True)
+    elif model is None:
+        yield from _extract(prepared, library, embed, contact)
+    else:
+        yield from _generate(prepared, library, embed, model, contact)
+
+
+def say(text: str) -> Iterator[Token]:
+    """The text in pieces of a word, so that a page can show it as it grows."""
+    for piece in _PIECE.findall(text):
+        yield Token(piece)
+
+
+def quote_passages(
+    prepared: Prepared, library: Library, embed: Embed, most: int, offset: int = 0
+) -> tuple[str, tuple[Citation, ...]]:
+    """An extractive answer's text and its verified citations; `offset` is where the text will stand."""
+    quotes = choose_quotes(
+        prepared.standalone,
+        prepared.vector,
+        prepared.found.hits,
+        embed,
+        lambda text: library.coverage(prepared.standalone, text),
+        most,
+    )
+    return _compose(quotes, library, offset)
+
+
+def _compose(quotes: Sequence[Quote], library: Library, offset: int) -> tuple[str, tuple[Citation, ...]]:
+    drafts = [cite(number, quote, 0, 0) for number, quote in _numbered(quotes)]
+    text = ""
+    placed: list[Citation] = []
+    for citation in verified(drafts, library.document):
+        if text:
+            text += "\n\n" if "\n" in citation.quote or "\n" in text.rsplit("\n\n", 1)[-1] else " "
+        start = offset + len(text)
+        text += citation.quote
+        placed.append(_moved(citation, start, offset + len(text)))
+    return text, tuple(placed)
+
+
+def _numbered(quotes: Sequence[Quote]) -> list[tuple[int, Quote]]:
+    """One number per passage, in the order of first use; sentences of one passage follow its order."""
+    numbers: dict[str, int] = {}
+    for quote in quotes:
+        numbers.setdefault(quote.hit.passage.id, len(numbers) + 1)
+    ordered = sorted(quotes, key=lambda quote: (numbers[quote.hit.passage.id], quote.start))
+    return [(numbers[quote.hit.passage.id], quote) for quote in ordered]
+
+
+def _moved(citation: Citation, start: int, end: int) -> Citation:
+    from dataclasses import replace
+
+    return replace(citation, answer_start=start, answer_end=end)
+
+
+def _extract(prepared: Prepared, library: Library, embed: Embed, contact: str) -> Iterator[Event | Draft]:
+    text, citations = quote_passages(prepared, library, embed, most=3)
+    if not citations:
+        yield from say(not_in_documents([hit.title for hit in prepared.found.hits], contact))
+        yield Draft(refused=True)
+        return
+    position = 0
+    for citation in citations:
+        yield from say(text[position : citation.answer_end])
+        yield Cited(citation)
+        position = citation.answer_end
+    yield Draft(citations=citations)
+
+
+def _generate(
+    prepared: Prepared, library: Library, embed: Embed, model: PhiChatModel, contact: str
+) -> Iterator[Event | Draft]:
+    hits: tuple[ScoredPassage, ...] = prepared.found.hits
+    codes = passage_codes(hits)
+    prompt = [SystemMessage(READER), HumanMessage(reader_prompt(prepared.standalone, hits, codes))]
+    text = ""
+    pieces = (str(chunk.content) for chunk in model.stream(prompt))
+    for part in split_codes(pieces, codes):
+        if isinstance(part, str):
+            text += part
+            yield Token(part)
+    if "documents do not say" in text.lower():
+        yield Draft(refused=True)
+        return
+    drafts, unsupported = attribute(text, hits, embed)
+    citations = verified(drafts, library.document)
+    for citation in citations:
+        yield Cited(citation)
+    if not citations:
+        quoted, sources = quote_passages(prepared, library, embed, most=2, offset=len(text) + len(_FALLBACK))
+        if sources:
+            yield from say(_FALLBACK + quoted)
+            for citation in sources:
+                yield Cited(citation)
+            citations = sources
+    yield Draft(citations=citations, unsupported=tuple(unsupported))
+
+
+_FALLBACK = "\n\nNothing in the documents supports the above. What they say: "

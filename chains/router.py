@@ -1,0 +1,256 @@
+"""Where a turn goes: a classifier over the shared embedding, weighed with what the library says.
+
+Two stages. The first is a logistic regression on utterance vectors: one label for documents, one per
+adapter, one per workflow, one for out of scope. The second weighs the first stage's log-probabilities with
+evidence from the search (is there a close passage? do the question's rare terms occur?) and from the
+adapters (how near are their own questions?); it is fitted on the development half of the desk's golden
+turns, and a desk without any keeps the first stage alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from langchain_core.runnables import RunnableLambda
+from numpy.typing import NDArray
+
+from chains.errors import TurnError
+from chains.turn import BASE_MODEL, Route, RouteDecision
+from desk.config import ChainSettings
+from index.document import ScoredPassage, SearchResult
+
+Vectors = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Vectors]
+
+NEIGHBOURS = 5
+"""Nearest utterances whose mean similarity is evidence for a label: BANKING77 gives AUROC .90 with it alone."""
+LEAST_EVIDENCE = 0.35
+"""Below this, nothing found is quoted; a desk with golden turns fits its own value."""
+STRONG_SIMILARITY = 0.45
+"""Cosine from which a passage is called strong in words; quoted passages of the development turns lie above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What an utterance is an example of."""
+
+    route: Route
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Utterances:
+    texts: tuple[str, ...]
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterInput:
+    """What the router sees of a turn: the standalone question's vector, the search, the sender's choices."""
+
+    vector: Vectors
+    found: SearchResult
+    route: Route | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRoute:
+    """A development example for the second stage; `refused` says that no document answers it."""
+
+    given: RouterInput
+    route: Route
+    refused: bool
+
+
+def gather_utterances(settings: ChainSettings, questions: dict[str, tuple[str, ...]]) -> Utterances:
+    """The desk's utterances; `questions` are each adapter's own training questions."""
+    texts: list[str] = []
+    labels: list[Label] = []
+
+    def add(label: Label, rows: Sequence[str]) -> None:
+        texts.extend(rows)
+        labels.extend([label] * len(rows))
+
+    add(Label(Route.RETRIEVAL), settings.routes.retrieval)
+    for name, own in questions.items():
+        add(Label(Route.ADAPTER, name), (*settings.routes.adapters.get(name, ()), *own))
+    for name, rows in settings.routes.workflows.items():
+        add(Label(Route.BOTH, name), rows)
+    add(Label(Route.NONE), settings.routes.out_of_scope)
+    return Utterances(tuple(texts), tuple(labels))
+
+
+def cached_vectors(texts: Sequence[str], embed: Embed, embedder: str, folder: Path) -> Vectors:
+    """`(n, d)` unit vectors of the utterances; kept in `folder` under the hash of texts and embedder."""
+    digest = hashlib.sha256(json.dumps([embedder, list(texts)]).encode()).hexdigest()[:32]
+    path = folder / f"utterances-{digest}.npy"
+    if path.exists():
+        stored: Vectors = np.load(path, allow_pickle=False)
+        return stored
+    vectors = embed(texts)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("utterances-*.npy"):
+        old.unlink(missing_ok=True)
+    beside = path.with_suffix(".tmp.npy")
+    np.save(beside, vectors, allow_pickle=False)
+    beside.replace(path)
+    return vectors
+
+
+class Router:
+    """Decides a turn's route. Fitting takes a second or two; deciding well under a millisecond."""
+
+    def __init__(self, utterances: Utterances, vectors: Vectors, workflow_titles: dict[str, str]) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self._labels = sorted(set(utterances.labels), key=lambda label: (label.route, label.name or ""))
+        self._titles = workflow_titles
+        self._vectors = vectors
+        self._targets = np.array([self._labels.index(label) for label in utterances.labels])
+        self._first = LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000)
+        self._first.fit(vectors, self._targets)
+        self._second: Any = None
+        self._rescue: float | None = None
+        self._least_evidence = LEAST_EVIDENCE
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self._labels if label.route is Route.ADAPTER and label.name)
+
+    def fit_evidence(self, golden: Sequence[GoldenRoute]) -> None:
+        """Fits the second stage on development turns; with fewer than three routes among them, does nothing."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        routes = [example.route.value for example in golden]
+        if len(set(routes)) < 3:
+            return
+        features = np.stack([self._features(example.given) for example in golden])
+        self._second = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
+        self._second.fit(features, routes)
+        self._least_evidence = _best_cut(
+            [evidence(e.given.found) for e in golden if e.route is Route.RETRIEVAL and not e.refused],
+            [evidence(e.given.found) for e in golden if e.refused],
+        )
+        strays = [evidence(e.given.found) for e in golden if e.route is Route.NONE]
+        # A question about a document that was added later looks out of scope to the first stage. It is
+        # rescued when the library answers it more clearly than it answers any out-of-scope example.
+        self._rescue = max(strays, default=1.0) + 0.05
+
+    def decide(self, given: RouterInput) -> RouteDecision:
+        """The route, with its probabilities and the reason in words. A choice of the sender always wins."""
+        labels = self._label_probabilities(given.vector)
+        probabilities = self._route_probabilities(given, labels)
+        if given.route is not None or given.adapter is not None:
+            return self._chosen(given, labels, probabilities)
+        route = max(probabilities, key=lambda name: probabilities[name])
+        if route is Route.NONE and self._rescue is not None and evidence(given.found) >= self._rescue:
+            route = Route.RETRIEVAL
+        name = self._best(labels, route)
+        return RouteDecision(
+            route=route,
+            adapter=name if route is Route.ADAPTER else None,
+            workflow=name if route is Route.BOTH else None,
+            probabilities=probabilities,
+            reason=self._reason(route, name, probabilities, given.found),
+        )
+
+    def answerable(self, found: SearchResult) -> bool:
+        """Whether the documents hold enough on the question to quote from them at all."""
+        return evidence(found) >= self._least_evidence
+
+    def as_runnable(self) -> RunnableLambda[RouterInput, RouteDecision]:
+        """The router as a LangChain runnable."""
+        return RunnableLambda(self.decide, name="router")
+
+    def _chosen(
+        self, given: RouterInput, labels: NDArray[np.float64], probabilities: dict[Route, float]
+    ) -> RouteDecision:
+        route = given.route or Route.ADAPTER
+        adapter = workflow = None
+        if route is Route.ADAPTER:
+            adapter = given.adapter or self._best(labels, route)
+            if adapter is None:
+                raise TurnError("No adapter is available here. Choose Documents, or train an adapter first.")
+            what = "the base model" if adapter == BASE_MODEL else adapter
+            reason = f"You chose {what}" if given.adapter else f"You chose Adapter; {adapter} is nearest"
+        elif route is Route.BOTH:
+            workflow = self._best(labels, route)
+            if workflow is None:
+                raise TurnError("This desk has no workflow. Choose Documents or Adapter instead.")
+            reason = f"You chose Both; workflow {self._titles.get(workflow, workflow)}"
+        else:
+            reason = f"You chose Documents; {_strong_words(given.found.hits)}"
+        return RouteDecision(route, adapter, workflow, probabilities, reason, forced=True)
+
+    def _label_probabilities(self, vector: Vectors) -> NDArray[np.float64]:
+        probabilities: NDArray[np.float64] = self._first.predict_proba(vector.reshape(1, -1))[0]
+        return probabilities
+
+    def _route_probabilities(self, given: RouterInput, labels: NDArray[np.float64]) -> dict[Route, float]:
+        if self._second is None:
+            return {
+                route: float(sum(p for p, label in zip(labels, self._labels, strict=True) if label.route is route))
+                for route in Route
+            }
+        row = self._second.predict_proba(self._features(given).reshape(1, -1))[0]
+        known = dict(zip(self._second.classes_, row, strict=True))
+        return {route: float(known.get(route.value, 0.0)) for route in Route}
+
+    def _features(self, given: RouterInput) -> NDArray[np.float64]:
+        """`(n,)`: per route the log-probability and nearest-utterance similarity, then three of the library."""
+        labels = self._label_probabilities(given.vector)
+        similarity = self._vectors @ given.vector
+        row: list[float] = []
+        for route in Route:
+            members = [i for i, label in enumerate(self._labels) if label.route is route]
+            row.append(float(np.log(labels[members].sum() + 1e-4)) if members else -9.0)
+            near = np.sort(similarity[np.isin(self._targets, members)])[-NEIGHBOURS:]
+            row.append(float(near.mean()) if near.size else 0.0)
+        best = max((hit.similarity for hit in given.found.hits), default=0.0)
+        cover = max((hit.coverage for hit in given.found.hits), default=0.0)
+        return np.array([*row, best, cover, given.found.known_terms])
+
+    def _best(self, labels: NDArray[np.float64], route: Route) -> str | None:
+        own = [(p, label.name) for p, label in zip(labels, self._labels, strict=True) if label.route is route]
+        return max(own, key=lambda pair: pair[0])[1] if own else None
+
+    def _reason(
+        self, route: Route, name: str | None, probabilities: dict[Route, float], found: SearchResult
+    ) -> str:
+        sure = f"{probabilities[route]:.0%} sure"
+        if route is Route.RETRIEVAL:
+            return _strong_words(found.hits)
+        if route is Route.ADAPTER:
+            return f"{name} ({sure})"
+        if route is Route.BOTH:
+            return f"{self._titles.get(name or '', name or '')} ({sure})"
+        return f"outside what this desk covers ({sure})"
+
+
+def evidence(found: SearchResult) -> float:
+    """How clearly the library answers: the best hit's mean of cosine and term coverage, in [-1, 1]."""
+    return max((0.5 * hit.similarity + 0.5 * hit.coverage for hit in found.hits), default=0.0)
+
+
+def _best_cut(accepted: Sequence[float], refused: Sequence[float]) -> float:
+    """The threshold with the best mean of the two rates: accepted at or above it, refused below it."""
+    if not accepted or not refused:
+        return LEAST_EVIDENCE
+    keep, drop = np.array(accepted), np.array(refused)
+    cuts = np.unique(np.concatenate([keep, drop]))
+    rates = [((keep >= cut).mean() + (drop < cut).mean()) / 2 for cut in cuts]
+    return float(cuts[int(np.argmax(rates))])
+
+
+def _strong_words(hits: Sequence[ScoredPassage]) -> str:
+    strong = sum(hit.similarity >= STRONG_SIMILARITY for hit in hits)
+    if strong == 0:
+        return "no strong passage"
+    return f"{strong} strong passage{'' if strong == 1 else 's'}"

@@ -1,0 +1,205 @@
+"""What travels through a turn: Turn, RouteDecision, Citation, Answer, and the events the assistant yields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from index.document import DESK_COLLECTION, ScoredPassage
+
+BASE_MODEL = "base"
+"""The adapter choice that means: the base model, with no adapter."""
+
+
+class Route(StrEnum):
+    RETRIEVAL = "retrieval"
+    ADAPTER = "adapter"
+    BOTH = "both"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One finished turn of the conversation: what was asked (as understood) and what was answered."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message and what its sender chose. `route` and `adapter` are None for Auto."""
+
+    question: str
+    history: tuple[Exchange, ...] = ()
+    route: Route | None = None
+    adapter: str | None = None
+    collections: frozenset[str] = frozenset({DESK_COLLECTION})
+    user: str = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDecision:
+    """Where a turn goes. `probabilities` sum to 1 over the four routes; `reason` is for people."""
+
+    route: Route
+    adapter: str | None
+    workflow: str | None
+    probabilities: Mapping[Route, float]
+    reason: str
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quote that supports a part of an answer.
+
+    `quote == document text[start:end]`; `answer_start`/`answer_end` are code points in the answer's text.
+    `passage_start` places the passage in the document, so that the quote can be marked inside it.
+    """
+
+    number: int
+    passage: str
+    document: str
+    document_id: str
+    title: str
+    page: int | None
+    section: str
+    start: int
+    end: int
+    quote: str
+    score: float
+    answer_start: int
+    answer_end: int
+    passage_text: str
+    passage_start: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "passage": self.passage,
+            "document": self.document,
+            "page": self.page,
+            "section": self.section,
+            "start": self.start,
+            "end": self.end,
+            "quote": self.quote,
+            "score": round(self.score, 4),
+            "answer_start": self.answer_start,
+            "answer_end": self.answer_end,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished turn. `standalone` is the question as it was understood after the condense step.
+
+    `unsupported` lists spans of the text that no passage supports (generative answers only).
+    """
+
+    standalone: str
+    decision: RouteDecision
+    text: str
+    refused: bool
+    citations: tuple[Citation, ...] = ()
+    fields: Mapping[str, str] | None = None
+    unsupported: tuple[tuple[int, int], ...] = ()
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "type": "finished",
+            "route": self.decision.route.value,
+            "adapter": self.decision.adapter,
+            "answer": self.text,
+            "refused": self.refused,
+            "clarify": None,
+            "citations": [citation.to_json() for citation in self.citations],
+            "fields": dict(self.fields) if self.fields is not None else None,
+            "parts": None,
+            "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    decision: RouteDecision
+    standalone: str
+
+    def to_json(self) -> dict[str, Any]:
+        decision = self.decision
+        return {
+            "type": "routed",
+            "route": decision.route.value,
+            "adapter": decision.adapter,
+            "workflow": decision.workflow,
+            "reason": decision.reason,
+            "forced": decision.forced,
+            "probabilities": {route.value: round(p, 4) for route, p in decision.probabilities.items()},
+            "standalone": self.standalone,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    hits: tuple[ScoredPassage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "type": "retrieved",
+            "passages": [
+                {
+                    "passage": hit.passage.id,
+                    "document": hit.path,
+                    "section": hit.passage.section,
+                    "page": hit.passage.page,
+                    "score": round(hit.score, 4),
+                    "similarity": round(hit.similarity, 4),
+                }
+                for hit in self.hits
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "token", "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    citation: Citation
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "cited", "number": self.citation.number, **self.citation.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The structured fields of a workflow, as soon as they are known."""
+
+    fields: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "filled", "fields": dict(self.fields)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    answer: Answer
+
+    def to_json(self) -> dict[str, Any]:
+        return self.answer.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "failed", "message": self.message}
+
+
+Event = Routed | Retrieved | Token | Cited | Filled | Finished | Failed

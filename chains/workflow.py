@@ -1,0 +1,52 @@
+"""The workflow chain: the adapter fills the fields, the documents support the drafted reply."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from adapters.engine import Engine, Message
+from adapters.errors import ModelError
+from chains.citations import Embed
+from chains.errors import TurnError
+from chains.prepared import Draft, Prepared
+from chains.retrieval import quote_passages, say
+from chains.turn import Cited, Event, Filled
+from desk.config import WorkflowFile
+from index.library import Library
+
+_ORDER = re.compile(
+    r"^\s*(?:please\s+)?(?:can you\s+)?(?:triage|sort|classify|categori[sz]e|assign|route|process|handle)\b[^:\n]{0,60}[:\n]\s*",
+    re.IGNORECASE,
+)
+_NO_PASSAGE = "No document matches this ticket closely enough to be quoted."
+
+
+def ticket_text(message: str) -> str:
+    """The ticket without the order in front of it ("Sort this ticket: ..."); the message if nothing is left."""
+    rest = _ORDER.sub("", message, count=1).strip()
+    return rest or message.strip()
+
+
+def run_workflow(
+    prepared: Prepared, workflow: WorkflowFile, engine: Engine, library: Library, embed: Embed
+) -> Iterator[Event | Draft]:
+    """Fields first, then the drafted reply with cited passages, and last a Draft."""
+    ticket = ticket_text(prepared.standalone)
+    message = Message("user", f"{workflow.instruction}\n{ticket}")
+    choices = {name: field.choices for name, field in workflow.fields.items()}
+    try:
+        fields = engine.fill([message], workflow.adapter, choices)
+    except ModelError as error:
+        raise TurnError(f"{workflow.title}: {error}") from error
+    yield Filled(fields)
+    opening = workflow.reply_opening.format_map(fields) + "\n\n"
+    yield from say(opening)
+    about = replace(prepared, standalone=ticket)
+    quoted, citations = (
+        quote_passages(about, library, embed, most=2, offset=len(opening)) if prepared.answerable else ("", ())
+    )
+    yield from say(quoted or _NO_PASSAGE)
+    for citation in citations:
+        yield Cited(citation)
+    yield from say("\n\n" + workflow.reply_closing)
+    yield Draft(citations=citations, fields=fields)

@@ -1,0 +1,285 @@
+"""The only reader of desk.yaml, routes.yaml, workflows/*.yaml and the environment.
+
+`load_desk` checks them all and hands each layer its own frozen settings. It does not open documents,
+models or indexes.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from desk.errors import DeskError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_DESK = ROOT / "desks" / "helpdesk"
+EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
+
+Quantization = Literal["auto", "nf4", "bf16", "fp32"]
+
+
+class _Edge(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelsFile(_Edge):
+    base: str = "embedded"
+    quantization: Quantization = "auto"
+    threads: int = Field(default=2, ge=1, le=256)
+
+
+class LimitsFile(_Edge):
+    upload_mb: int = Field(default=20, ge=1, le=1000)
+    question_chars: int = Field(default=8000, ge=100, le=100_000)
+    answer_tokens: int = Field(default=256, ge=16, le=4096)
+    parallel_turns: int = Field(default=8, ge=1, le=256)
+
+
+class IndexFile(_Edge):
+    chunk_tokens: int = Field(default=180, ge=40, le=250)
+    passages: int = Field(default=5, ge=1, le=20)
+
+
+class DeskFile(_Edge):
+    title: str
+    description: str
+    language: str = "en"
+    examples: tuple[str, ...] = ()
+    contact: str = ""
+    models: ModelsFile = ModelsFile()
+    index: IndexFile = IndexFile()
+    limits: LimitsFile = LimitsFile()
+
+
+class RoutesFile(_Edge):
+    """Utterances by what should answer them. Adapters also bring their own training questions."""
+
+    retrieval: tuple[str, ...] = Field(min_length=1)
+    adapters: dict[str, tuple[str, ...]] = {}
+    workflows: dict[str, tuple[str, ...]] = {}
+    out_of_scope: tuple[str, ...] = Field(min_length=1)
+
+
+class FieldFile(_Edge):
+    """One field of a workflow's output: its title on the page and the values it may take."""
+
+    title: str
+    description: str = ""
+    choices: tuple[str, ...] = Field(min_length=2)
+
+
+class WorkflowFile(_Edge):
+    title: str
+    adapter: str
+    instruction: str
+    trigger: str
+    fields: dict[str, FieldFile] = Field(min_length=1)
+    reply_opening: str
+    reply_closing: str
+
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        """The JSON schema that the workflow's fields satisfy."""
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "required": list(self.fields),
+            "properties": {
+                name: {"title": field.title, "description": field.description, "enum": list(field.choices)}
+                for name, field in self.fields.items()
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB."""
+
+    documents: Path
+    state: Path
+    models: Path
+    chunk_tokens: int
+    passages: int
+    upload_mb: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    """What `adapters` needs: the base model, and where shipped and trained adapters are."""
+
+    base: str
+    quantization: Quantization
+    shipped: Path
+    trained: Path
+    threads: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSettings:
+    """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on."""
+
+    title: str
+    contact: str
+    examples: tuple[str, ...]
+    routes: RoutesFile
+    workflows: dict[str, WorkflowFile]
+    adapter_folder: Path
+    golden_dev: Path
+    state: Path
+    passages: int
+    question_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    title: str
+    description: str
+    examples: tuple[str, ...]
+    host: str
+    port: int
+    parallel_turns: int
+    upload_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    name: str
+    root: Path
+    state: Path
+    index: IndexSettings
+    adapters: AdapterSettings
+    chains: ChainSettings
+    app: AppSettings
+
+
+def state_root() -> Path:
+    """`$SWITCHBOARD_HOME`, or `var/` beside the code."""
+    home = os.environ.get("SWITCHBOARD_HOME", "").strip()
+    return Path(home).expanduser().resolve() if home else ROOT / "var"
+
+
+def load_desk(root: Path = DEFAULT_DESK) -> Desk:
+    """The desk in `root`. Raises DeskError for a missing folder or file, an unknown key or a bad value."""
+    root = root.expanduser().resolve()
+    if not root.is_dir():
+        raise DeskError(f"There is no desk at {root}: give a folder that holds desk.yaml (--desk DIR).")
+    file = _read(root / "desk.yaml", DeskFile)
+    routes = _read(root / "routes.yaml", RoutesFile)
+    workflows = {
+        path.stem: _read(path, WorkflowFile) for path in sorted((root / "workflows").glob("*.yaml"))
+    }
+    for name in routes.workflows:
+        if name not in workflows:
+            raise DeskError(
+                f"{root / 'routes.yaml'}: workflows.{name} has no file workflows/{name}.yaml; "
+                f"known workflows: {', '.join(workflows) or 'none'}."
+            )
+    state = state_root() / root.name
+    return Desk(
+        name=root.name,
+        root=root,
+        state=state,
+        index=IndexSettings(
+            documents=root / "documents",
+            state=state / "index",
+            models=state_root() / "models",
+            chunk_tokens=file.index.chunk_tokens,
+            passages=file.index.passages,
+            upload_mb=file.limits.upload_mb,
+            threads=file.models.threads,
+        ),
+        adapters=AdapterSettings(
+            base=_base(root, file.models.base),
+            quantization=file.models.quantization,
+            shipped=root / "adapters",
+            trained=state / "adapters",
+            threads=file.models.threads,
+            answer_tokens=file.limits.answer_tokens,
+        ),
+        chains=ChainSettings(
+            title=file.title,
+            contact=file.contact,
+            examples=file.examples,
+            routes=routes,
+            workflows=workflows,
+            adapter_folder=root / "adapters",
+            golden_dev=root / "evaluation" / "dev.jsonl",
+            state=state / "router",
+            passages=file.index.passages,
+            question_chars=file.limits.question_chars,
+        ),
+        app=AppSettings(
+            title=file.title,
+            description=file.description,
+            examples=file.examples,
+            host=_host(),
+            port=_port(),
+            parallel_turns=file.limits.parallel_turns,
+            upload_mb=file.limits.upload_mb,
+        ),
+    )
+
+
+def _base(root: Path, value: str) -> str:
+    if value == "embedded":
+        return str(EMBEDDED_BASE)
+    local = (root / value).resolve()
+    return str(local) if local.is_dir() else value
+
+
+def _host() -> str:
+    return os.environ.get("SWITCHBOARD_HOST", "127.0.0.1").strip() or "127.0.0.1"
+
+
+def _port() -> int:
+    value = os.environ.get("SWITCHBOARD_PORT", "7860").strip()
+    if not re.fullmatch(r"\d{1,5}", value) or not 0 <= int(value) <= 65535:
+        raise DeskError(f"SWITCHBOARD_PORT is {value!r}: give a port number from 0 to 65535.")
+    return int(value)
+
+
+EdgeModel = TypeVar("EdgeModel", bound=BaseModel)
+
+
+def _read(path: Path, model: type[EdgeModel]) -> EdgeModel:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DeskError(f"{path} is missing: a desk needs this file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DeskError(f"{path} is not readable YAML in UTF-8: {error}") from None
+    if not isinstance(raw, dict):
+        raise DeskError(f"{path} must hold keys and values, not {type(raw).__name__}.")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise DeskError(_explain(path, model, error)) from None
+
+
+def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(_keys_at(model, fault["loc"][:-1]))
+            lines.append(f"unknown key {key!r}; accepted there: {known}")
+        else:
+            got = repr(fault["input"])
+            lines.append(f"{key!r}: {fault['msg']} (got {got[:60]})")
+    return f"{path}: " + "; ".join(lines) + ". Correct the file and start again."
+
+
+def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    for part in where:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ["see docs/formats.md"]
+        model = inner
+    return sorted(model.model_fields)

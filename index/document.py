@@ -1,0 +1,84 @@
+"""The words of the library: Document, Passage, ScoredPassage. Holds no behaviour beyond slicing text."""
+
+from dataclasses import dataclass, field
+
+DESK_COLLECTION = "desk"
+"""The collection every user of the desk may read; an upload goes into its owner's own collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of a document's text that is never split in its middle if it can be helped.
+
+    `kind` is heading, paragraph, list (a whole list), or row (a table row written with its column names).
+    `start`/`end` are code points in the document's text; `level` is the heading's depth from 1.
+    """
+
+    kind: str
+    start: int
+    end: int
+    page: int | None = None
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One source as stored: its plain text and where its blocks are in it.
+
+    `path` is relative to the desk (documents/it/x.md) or the name of an upload; `id` is stable for a path
+    in a collection; `updated` is the ISO date that the text itself states, if any.
+    """
+
+    id: str
+    path: str
+    title: str
+    format: str
+    text: str
+    content_hash: str
+    collection: str = DESK_COLLECTION
+    blocks: tuple[Block, ...] = field(default=())
+    updated: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document: `text` is exactly `document.text[start:end]`.
+
+    `section` is the heading path ("Set-up > On a phone"), `page` counts from 1 where the format has pages.
+    """
+
+    id: str
+    document_id: str
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    section: str
+    page: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPassage:
+    """A search hit. `score` is the fused one (higher is better), `similarity` the cosine in [-1, 1],
+    `coverage` the share, weighted by rarity, of the query's terms that occur in the passage, in [0, 1]."""
+
+    passage: Passage
+    path: str
+    title: str
+    collection: str
+    score: float
+    similarity: float
+    coverage: float
+    updated: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits, best first, and what the library as a whole says about the query.
+
+    `known_terms` is the share, weighted by rarity, of the query's terms that occur anywhere in the readable
+    collections.
+    """
+
+    hits: tuple[ScoredPassage, ...]
+    known_terms: float

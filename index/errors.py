@@ -1,0 +1,24 @@
+"""
+Errors of the library:
+
+LibraryError
+├── SourceError      a file cannot be read: which, why, what to do
+├── EmbedderError    the embedding model is missing or not the expected one
+└── StoreError       the stored library and the program do not fit together
+"""
+
+
+class LibraryError(Exception):
+    """Anything the library can report; the message is one clear sentence or two."""
+
+
+class SourceError(LibraryError):
+    """One source cannot be read; the rest of a batch goes on."""
+
+
+class EmbedderError(LibraryError):
+    """The embedding model is missing, damaged or not the one the index was built with."""
+
+
+class StoreError(LibraryError):
+    """The database or an index file is damaged or was written by another version."""
