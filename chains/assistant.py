@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from adapters.dataset import read_questions
+from adapters.engine import Engine
+from index.embed import Embedder
+from index.library import Library
 from langchain_core.runnables import RunnableBranch, RunnableGenerator
 from numpy.typing import NDArray
 
-from adapters.dataset import read_questions
-from adapters.engine import Engine
 from adapters.errors import ModelError
 from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
@@ -26,9 +28,7 @@ from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Route
 from chains.workflow import run_workflow, ticket_text
 from desk.config import ChainSettings
 from index.document import DESK_COLLECTION, SearchResult
-from index.embed import Embedder
 from index.errors import LibraryError
-from index.library import Library
 
 log = logging.getLogger("switchboard.turn")
 Vectors = NDArray[np.float32]

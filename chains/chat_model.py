@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from adapters.engine import Engine, Message
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict
-
-from adapters.engine import Engine, Message
 
 
 class PhiChatModel(BaseChatModel):
@@ -29,7 +28,9 @@ class PhiChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        text = "".join(str(chunk.message.content) for chunk in self._stream(messages, stop, run_manager, **kwargs))
+        text = "".join(
+            str(chunk.message.content) for chunk in self._stream(messages, stop, run_manager, **kwargs)
+        )
         return ChatResult(generations=[ChatGeneration(message=AIMessage(content=text))])
 
     def _stream(

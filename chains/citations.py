@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from index.chunk import sentences
 from numpy.typing import NDArray
 
 from chains.turn import Citation
-from index.chunk import sentences
 from index.document import Document, ScoredPassage
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -112,9 +112,7 @@ def attribute(
     """Each sentence of the answer with the passage sentence that supports it, and the unsupported spans."""
     said = sentences(answer)
     candidates = [
-        (hit, start, end)
-        for hit in hits
-        for start, end in sentences(hit.passage.text, hit.passage.start)
+        (hit, start, end) for hit in hits for start, end in sentences(hit.passage.text, hit.passage.start)
     ]
     if not said or not candidates:
         return [], list(said)

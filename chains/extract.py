@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from index.chunk import sentences
 from numpy.typing import NDArray
 
 from chains.citations import Quote
-from index.chunk import sentences
 from index.document import ScoredPassage
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -57,7 +57,9 @@ def choose_quotes(
     if not spans:
         return []
     texts = [Quote(hit, start, end, 0.0).text for hit, start, end in spans]
-    similarity = embed([_in_context(hit, text) for (hit, _, _), text in zip(spans, texts, strict=True)]) @ vector
+    similarity = (
+        embed([_in_context(hit, text) for (hit, _, _), text in zip(spans, texts, strict=True)]) @ vector
+    )
     top = max(hit.score for hit in hits)
     wants_number = bool(_QUANTITY.search(question))
     wants_steps = bool(_HOW_TO.search(question))

@@ -3,16 +3,16 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from index.library import Library
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from chains.chat_model import PhiChatModel
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
 from chains.extract import choose_quotes
-from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
 from chains.prepared import Draft, Prepared
+from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
 from index.document import ScoredPassage
-from index.library import Library
 
 _PIECE = re.compile(r"\S+\s*|\s+")
 

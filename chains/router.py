@@ -196,7 +196,9 @@ class Router:
     def _route_probabilities(self, given: RouterInput, labels: NDArray[np.float64]) -> dict[Route, float]:
         if self._second is None:
             return {
-                route: float(sum(p for p, label in zip(labels, self._labels, strict=True) if label.route is route))
+                route: float(
+                    sum(p for p, label in zip(labels, self._labels, strict=True) if label.route is route)
+                )
                 for route in Route
             }
         row = self._second.predict_proba(self._features(given).reshape(1, -1))[0]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adapters.engine import Engine, Message
+from index.library import Library
+
 from adapters.errors import ModelError
 from chains.citations import Embed
 from chains.errors import TurnError
@@ -12,7 +14,6 @@ from chains.prepared import Draft, Prepared
 from chains.retrieval import quote_passages, say
 from chains.turn import Cited, Event, Filled
 from desk.config import WorkflowFile
-from index.library import Library
 
 _ORDER = re.compile(
     r"^\s*(?:please\s+)?(?:can you\s+)?(?:triage|sort|classify|categori[sz]e|assign|route|process|handle)\b[^:\n]{0,60}[:\n]\s*",
@@ -43,7 +44,9 @@ def run_workflow(
     yield from say(opening)
     about = replace(prepared, standalone=ticket)
     quoted, citations = (
-        quote_passages(about, library, embed, most=2, offset=len(opening)) if prepared.answerable else ("", ())
+        quote_passages(about, library, embed, most=2, offset=len(opening))
+        if prepared.answerable
+        else ("", ())
     )
     yield from say(quoted or _NO_PASSAGE)
     for citation in citations:

@@ -171,9 +171,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
         raise DeskError(f"There is no desk at {root}: give a folder that holds desk.yaml (--desk DIR).")
     file = _read(root / "desk.yaml", DeskFile)
     routes = _read(root / "routes.yaml", RoutesFile)
-    workflows = {
-        path.stem: _read(path, WorkflowFile) for path in sorted((root / "workflows").glob("*.yaml"))
-    }
+    workflows = {path.stem: _read(path, WorkflowFile) for path in sorted((root / "workflows").glob("*.yaml"))}
     for name in routes.workflows:
         if name not in workflows:
             raise DeskError(

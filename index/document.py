@@ -26,7 +26,9 @@ class Document:
     """One source as stored: its plain text and where its blocks are in it.
 
     `path` is relative to the desk (documents/it/x.md) or the name of an upload; `id` is stable for a path
-    in a collection; `updated` is the ISO date that the text itself states, if any.
+    in the desk's collection and random elsewhere; `content_hash` is the SHA-256 of the file's bytes;
+    `updated` is the ISO date that the text itself states, if any; `outdated` is whether the text says at
+    its head that it no longer applies.
     """
 
     id: str
@@ -38,6 +40,24 @@ class Document:
     collection: str = DESK_COLLECTION
     blocks: tuple[Block, ...] = field(default=())
     updated: str | None = None
+    outdated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """A document as listed, without its text. `characters` and `passages` are counts; `added_at` is UTC."""
+
+    id: str
+    path: str
+    title: str
+    format: str
+    collection: str
+    updated: str | None
+    outdated: bool
+    characters: int
+    passages: int
+    pages: int | None
+    added_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,7 @@ class ScoredPassage:
     similarity: float
     coverage: float
     updated: str | None = None
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ class SearchResult:
     """Hits, best first, and what the library as a whole says about the query.
 
     `known_terms` is the share, weighted by rarity, of the query's terms that occur anywhere in the readable
-    collections.
+    collections; 0.0 for a query that has no terms beside stop words.
     """
 
     hits: tuple[ScoredPassage, ...]

@@ -35,9 +35,12 @@ class BaseRecipe:
     heads: int = 8
     window: int = 1024
     steps: int = 1200
-    groups: int = 48
-    texts: int = 10
+    groups: int = 64
+    texts: int = 16
     text_tokens: int = 160
+    share_restatements: float = 0.4
+    share_documents: float = 0.2
+    word_drop: float = 0.15
     learning_rate: float = 1.5e-3
     warmup: float = 0.05
     weight_decay: float = 0.1
@@ -78,49 +81,47 @@ class Sampler:
     def __init__(self, corpus: Corpus, tokenizer: Any, recipe: BaseRecipe) -> None:
         self._tokenizer, self._recipe = tokenizer, recipe
         self._chance = random.Random(recipe.seed)  # noqa: S311
-        self._noise = Noise()
-        self._groups = [*corpus.restatements, *((term, meaning) for term, meaning in corpus.glossary)]
+        self._noise = Noise(drop=recipe.word_drop)
+        self._groups = [*corpus.restatements, *corpus.glossary]
         self._dialogues = corpus.dialogues
         self._documents = [encode_text(tokenizer, text) for text in corpus.documents]
         self._order: list[int] = []
+        self._rest: list[int] = []
 
-    def restatements(self) -> tuple[list[list[int]], list[int]]:
-        """Rows in pairs of the same group (2i, 2i+1), and each row's index of its reply-opening token."""
-        rows, opens = [], []
-        for _ in range(self._recipe.groups):
-            texts = list(self._groups[self._next_group()])
-            self._chance.shuffle(texts)
-            for first, second in ((texts[0], texts[-1]), (texts[1], texts[len(texts) // 2 - 1])):
-                asked = [Message("user", disturb(first, self._noise, self._chance))]
-                opened = encode_chat(self._tokenizer, asked, open_reply=True)
-                answer = Message("assistant", RESTATE + second)
-                rows.append(encode_chat(self._tokenizer, [*asked, answer], open_reply=False))
-                opens.append(len(opened) - 1)
-        return rows, opens
-
-    def texts(self) -> list[list[int]]:
-        """Dialogues (two of three) and document windows (one of three)."""
-        limit = self._recipe.text_tokens
+    def wordings(self) -> list[list[int]]:
+        """Questions, opened for their reply, in pairs of the same meaning (rows 2i and 2i+1)."""
         rows = []
-        for position in range(self._recipe.texts):
-            if position % 3 < 2 or not self._documents:
-                rows.append(self._dialogue()[:limit])
-            else:
-                document = self._chance.choices(self._documents, [len(ids) for ids in self._documents])[0]
-                start = self._chance.randrange(max(1, len(document) - limit + 1))
-                rows.append(document[start : start + limit])
+        for _ in range(self._recipe.groups):
+            for text in self._chance.sample(self._groups[self._next_group()], 2):
+                rows.append(encode_chat(self._tokenizer, [self._ask(text)], open_reply=True))
         return rows
 
-    def _dialogue(self) -> list[int]:
-        """A dialogue from one of its user messages on, with noise on what the user wrote."""
+    def windows(self) -> Any:
+        """`texts` x `text_tokens` ids: restatements, dialogues and documents, written one after the other."""
+        size = self._recipe.texts * self._recipe.text_tokens
+        while len(self._rest) < size:
+            self._rest += self._next_text()
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return [taken[i : i + self._recipe.text_tokens] for i in range(0, size, self._recipe.text_tokens)]
+
+    def _next_text(self) -> list[int]:
+        kind = self._chance.random()
+        if kind < self._recipe.share_restatements:
+            asked, other = self._chance.sample(self._chance.choice(self._groups), 2)
+            answer = Message("assistant", RESTATE + other)
+            return encode_chat(self._tokenizer, [self._ask(asked), answer], open_reply=False)
+        if kind < self._recipe.share_restatements + self._recipe.share_documents and self._documents:
+            document = self._chance.choices(self._documents, [len(ids) for ids in self._documents])[0]
+            start = self._chance.randrange(max(1, len(document) - self._recipe.text_tokens + 1))
+            return document[start : start + self._recipe.text_tokens]
         messages = self._chance.choice(self._dialogues)
         starts = [i for i, message in enumerate(messages) if message.role == "user"] or [0]
         chosen = messages[self._chance.choice(starts) :]
-        noisy = [
-            Message("user", disturb(m.content, self._noise, self._chance)) if m.role == "user" else m
-            for m in chosen
-        ]
+        noisy = [self._ask(message.content) if message.role == "user" else message for message in chosen]
         return encode_chat(self._tokenizer, noisy, open_reply=False)
+
+    def _ask(self, text: str) -> Message:
+        return Message("user", disturb(text, self._noise, self._chance))
 
     def _next_group(self) -> int:
         """Every group once before any comes again, so that a batch rarely holds one twice."""
@@ -157,10 +158,9 @@ def train_base(
     sampler = Sampler(corpus, tokenizer, recipe)
     began = time.monotonic()
     for step in range(1, recipe.steps + 1):
-        rows, opens = sampler.restatements()
-        wording, contrast = _restatement_loss(model, head, rows, opens, recipe)
-        (wording + recipe.contrast * contrast).backward()
-        text = _text_loss(model, sampler.texts())
+        contrast = _contrast_loss(model, head, sampler.wordings(), recipe.temperature)
+        (recipe.contrast * contrast).backward()
+        text = _text_loss(model, torch.tensor(sampler.windows()))
         text.backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
         optimizer.step()
@@ -169,7 +169,6 @@ def train_base(
         report(
             step,
             {
-                "restatement": wording.item(),
                 "contrast": contrast.item(),
                 "text": text.item(),
                 "elapsed_s": time.monotonic() - began,
@@ -187,40 +186,27 @@ def _rate(step: int, recipe: BaseRecipe) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _pad(rows: list[list[int]], fill: int) -> Any:
+def _contrast_loss(model: Any, head: Any, rows: list[list[int]], temperature: float) -> Any:
+    """InfoNCE between rows 2i and 2i+1, every other row of the batch a negative."""
     import torch
 
     width = max(len(row) for row in rows)
-    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
-
-
-def _next_token_loss(model: Any, states: Any, ids: Any, rows: list[list[int]]) -> Any:
-    """Mean cross-entropy of every next token inside the rows; the head is applied to those places alone."""
-    import torch
-
-    inside = _pad([[1] * len(row) for row in rows], 0)[:, 1:].bool()
-    logits = model.lm_head(states[:, :-1][inside])
-    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][inside])
-
-
-def _restatement_loss(model: Any, head: Any, rows: list[list[int]], opens: list[int], recipe: BaseRecipe) -> Any:
-    import torch
-
-    ids = _pad(rows, 0)
-    # Causal attention: right padding cannot reach a real token, so no mask is needed.
+    # Causal attention: padding on the right cannot reach a real token, so no mask is needed.
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    wording = _next_token_loss(model, states, ids, rows)
-    vectors = torch.nn.functional.normalize(head(states[torch.arange(len(rows)), torch.tensor(opens)]), dim=-1)
-    similar = vectors @ vectors.T / recipe.temperature
+    opens = states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+    vectors = torch.nn.functional.normalize(head(opens), dim=-1)
+    similar = vectors @ vectors.T / temperature
     similar = similar.masked_fill(torch.eye(len(rows), dtype=torch.bool), -1e9)
-    partner = torch.arange(len(rows)) ^ 1
-    return wording, torch.nn.functional.cross_entropy(similar, partner)
+    return torch.nn.functional.cross_entropy(similar, torch.arange(len(rows)) ^ 1)
 
 
-def _text_loss(model: Any, rows: list[list[int]]) -> Any:
-    ids = _pad(rows, 0)
-    states = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    return _next_token_loss(model, states, ids, rows)
+def _text_loss(model: Any, ids: Any) -> Any:
+    """Mean cross-entropy of every next token; `ids` is (texts, text_tokens)."""
+    import torch
+
+    logits = model(input_ids=ids, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
 
 def recipe_settings(recipe: BaseRecipe) -> dict[str, Any]:

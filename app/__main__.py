@@ -1,0 +1,175 @@
+"""`python -m app`: the web app; `python -m app ask "QUESTION"`: one turn on the command line."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    # A Hugging Face Space starts this file by its path, with the checkout not on the module path.
+    sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from index.library import BuildProgress
+
+    from app.assembly import Switchboard
+
+INTRUDER = (
+    "The package {name!r} was imported from {where}, not from {root}. Another package of that name is "
+    "installed: start with `python -m app` from the checkout, in its own environment."
+)
+
+
+def check_neighbours() -> None:
+    """Stops with the intruder's place when a foreign package shadows ours (PyPI has an `adapters`)."""
+    import importlib.util
+
+    for name in ("adapters", "chains", "index", "desk"):
+        spec = importlib.util.find_spec(name)
+        where = Path(spec.origin).resolve() if spec and spec.origin else None
+        if where is None or where.parent != ROOT / name:
+            raise SystemExit(INTRUDER.format(name=name, where=where, root=ROOT / name))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m app", description="The Switchboard help-desk assistant.")
+    parser.add_argument(
+        "--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)"
+    )
+    commands = parser.add_subparsers(dest="command", title="commands")
+    ask = commands.add_parser("ask", help="answer one question and print the answer")
+    ask.add_argument("question", help="the message, as it would be typed in the chat")
+    ask.add_argument("--route", choices=["auto", "retrieval", "adapter", "both"], default="auto")
+    ask.add_argument("--adapter", default=None, metavar="NAME", help="an adapter's name, or `base`")
+    ask.add_argument("--json", action="store_true", help="print the turn's events, one JSON object per line")
+    ask.add_argument("--desk", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    check_neighbours()
+    _quiet()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    from adapters.errors import ModelError
+    from chains.errors import TurnError
+    from desk.errors import DeskError
+    from index.errors import LibraryError
+
+    try:
+        return _ask(options) if options.command == "ask" else _serve(options)
+    except (DeskError, LibraryError, ModelError, TurnError) as error:
+        print(f"switchboard: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _quiet() -> None:
+    """A newcomer's console shows what matters; nothing asks a model hub for anything unless it has to."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(gradio|torch|bitsandbytes).*")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def _assemble(options: argparse.Namespace) -> "Switchboard":
+    from app.assembly import assemble
+    from desk.config import DEFAULT_DESK, load_desk
+
+    return assemble(load_desk(options.desk or DEFAULT_DESK), _bar())
+
+
+def _bar() -> "Progress":
+    return Progress()
+
+
+class Progress:
+    """A progress bar on standard error for the index build; opens with the first file."""
+
+    def __init__(self) -> None:
+        self._bar: object | None = None
+
+    def __call__(self, progress: "BuildProgress") -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                total=progress.total, unit="document", desc="Building the index", file=sys.stderr
+            )
+        bar = self._bar
+        assert isinstance(bar, tqdm)
+        bar.update(progress.done - bar.n)
+        if progress.done >= progress.total:
+            bar.close()
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from chains.turn import Failed, Finished, Route, Turn
+
+    logging.getLogger().setLevel(logging.WARNING)
+    board = _assemble(options)
+    turn = Turn(
+        question=options.question,
+        route=None if options.route == "auto" else Route(options.route),
+        adapter=options.adapter,
+    )
+    code = 0
+    try:
+        for event in board.assistant.answer(turn):
+            if options.json:
+                print(json.dumps(event.to_json(), ensure_ascii=False), flush=True)
+            elif isinstance(event, Failed):
+                print(f"switchboard: {event.message}", file=sys.stderr)
+            elif isinstance(event, Finished):
+                _print_answer(event)
+            code = 1 if isinstance(event, Failed) else code
+    finally:
+        board.close()
+    return code
+
+
+def _print_answer(event: "object") -> None:
+    from chains.turn import Finished
+
+    assert isinstance(event, Finished)
+    answer = event.answer
+    print(f"[{answer.decision.route.value}: {answer.decision.reason}]\n")
+    if answer.fields:
+        print("\n".join(f"{name}: {value}" for name, value in answer.fields.items()) + "\n")
+    print(answer.text)
+    for citation in answer.citations:
+        page = f", page {citation.page}" if citation.page is not None else ""
+        print(f"  [{citation.number}] {citation.document}, {citation.section}{page}")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import uvicorn
+
+    from app.assembly import describe
+    from app.server import build_server
+
+    board = _assemble(options)
+    for line in describe(board):
+        print(line, file=sys.stderr)
+    app = board.desk.app
+    print(
+        f"\nSwitchboard is at http://{_shown(app.host)}:{app.port}  (Ctrl+C stops it)",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        uvicorn.run(build_server(board), host=app.host, port=app.port, log_level="warning")
+    finally:
+        board.close()
+    return 0
+
+
+def _shown(host: str) -> str:
+    return "localhost" if host in {"0.0.0.0", "127.0.0.1", "::"} else host  # noqa: S104
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Pages: each turns events into components, and holds no decisions of the assistant."""

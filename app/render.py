@@ -1,0 +1,173 @@
+"""Events and answers as HTML. Everything that comes from people, documents or models is escaped here."""
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from urllib.parse import quote
+
+from chains.turn import Answer, Citation, Route, RouteDecision
+from index.document import Document
+
+ROUTE_WORDS: Mapping[Route, str] = {
+    Route.RETRIEVAL: "Documents",
+    Route.ADAPTER: "Adapter",
+    Route.BOTH: "Both",
+    Route.NONE: "Cannot help",
+}
+
+
+def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
+    """The route and why, in words; and how a follow-up was understood."""
+    html = (
+        f'<div class="sb-badge sb-{decision.route.value}">'
+        f"<b>{ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
+    )
+    if standalone.strip() != asked.strip():
+        html += f'<div class="sb-understood">Understood as: {escape(standalone)}</div>'
+    return html
+
+
+def answer_text(
+    text: str, citations: Sequence[Citation], turn: int, unsupported: Sequence[tuple[int, int]] = ()
+) -> str:
+    """The answer with a chip after each cited span; unsupported spans are marked."""
+    inserts: list[tuple[int, str]] = [
+        (citation.answer_end, _chip(turn, citation))
+        for citation in citations
+        if citation.answer_end <= len(text)
+    ]
+    for start, end in unsupported:
+        inserts += [
+            (start, '<span class="sb-unsupported" title="No passage supports this">'),
+            (end, "</span>"),
+        ]
+    html, position = "", 0
+    for place, piece in sorted(inserts, key=lambda insert: insert[0]):
+        html += _lines(text[position:place]) + piece
+        position = place
+    return f'<div class="sb-text">{html}{_lines(text[position:])}</div>'
+
+
+def fields_table(fields: Mapping[str, str], titles: Mapping[str, str]) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(titles.get(name, name))}</th><td>{escape(value)}</td></tr>"
+        for name, value in fields.items()
+    )
+    return f'<table class="sb-fields"><tbody>{rows}</tbody></table>'
+
+
+def plain(text: str) -> str:
+    """Someone's own words, shown as typed."""
+    return f'<div class="sb-text">{_lines(text)}</div>'
+
+
+def failure(message: str) -> str:
+    return f'<div class="sb-failure">{_lines(message)}</div>'
+
+
+def note(message: str) -> str:
+    return f'<div class="sb-note">{_lines(message)}</div>'
+
+
+def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation]]]) -> str:
+    """The cited passages per turn, newest first; only the newest turn is open. Rows: (turn, question, citations)."""
+    cited = [(turn, asked, citations) for turn, asked, citations in answers if citations]
+    if not cited:
+        return (
+            '<div class="sb-sources"><p class="sb-empty">Cited passages appear here, with the quoted sentence '
+            "marked and a link into the document.</p></div>"
+        )
+    groups = []
+    newest = max(turn for turn, _, _ in answers)
+    for turn, asked, citations in reversed(cited):
+        cards = "".join(_card(turn, group) for group in _by_passage(citations))
+        state = " open" if turn == newest else ""
+        groups.append(f"<details{state}><summary>{escape(_shorten(asked, 90))}</summary>{cards}</details>")
+    return f'<div class="sb-sources">{"".join(groups)}</div>'
+
+
+def source_link(citation: Citation) -> str:
+    """Where the source opens at the quote: the PDF's page, or the stored text with the quote marked."""
+    address = f"/source/{quote(citation.document_id)}"
+    if citation.page is not None and citation.document.lower().endswith(".pdf"):
+        return f"{address}/original#page={citation.page}"
+    return f"{address}?start={citation.start}&end={citation.end}#cited"
+
+
+def source_page(document: Document, start: int, end: int) -> str:
+    """A page of the document's stored text, with code points `start` to `end` marked."""
+    start, end = max(0, min(start, len(document.text))), max(0, min(end, len(document.text)))
+    before, cited, after = document.text[:start], document.text[start:end], document.text[end:]
+    mark = f'<mark id="cited">{escape(cited)}</mark>' if cited else ""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(document.title)}</title><style>{_SOURCE_STYLE}</style></head><body><main>"
+        f"<p class=path>{escape(document.path)}</p><h1>{escape(document.title)}</h1>"
+        f"<pre>{escape(before)}{mark}{escape(after)}</pre></main></body></html>"
+    )
+
+
+_SOURCE_STYLE = (
+    "body{font:16px/1.6 system-ui,sans-serif;color:#1c2733;background:#f6f7f9;margin:0}"
+    "main{max-width:46rem;margin:2rem auto;padding:1.5rem 2rem;background:#fff;border-radius:10px;"
+    "box-shadow:0 1px 4px #0002}h1{font-size:1.4rem}pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere}"
+    ".path{color:#5b6b7b;font-size:.85rem;margin:0}mark{background:#ffe08a;padding:.1em 0;scroll-margin:30vh}"
+)
+
+
+def _chip(turn: int, citation: Citation) -> str:
+    title = escape(f"{citation.title}: {_shorten(citation.quote, 160)}", quote=True)
+    return f'<a class="sb-chip" href="#sb-{turn}-{citation.number}" title="{title}">{citation.number}</a>'
+
+
+def _card(turn: int, group: Sequence[Citation]) -> str:
+    first = group[0]
+    where = " · ".join(
+        part
+        for part in (escape(first.section), f"page {first.page}" if first.page is not None else "")
+        if part
+    )
+    return (
+        f'<article class="sb-card" id="sb-{turn}-{first.number}"><header><span class="sb-chip">{first.number}</span>'
+        f"<b>{escape(first.title)}</b></header>"
+        + (f'<div class="sb-where">{where}</div>' if where else "")
+        + f"<blockquote>{_marked(group)}</blockquote>"
+        f'<a class="sb-open" href="{escape(source_link(first), quote=True)}" target="_blank" rel="noopener">'
+        f"Open {escape(first.document.rsplit('/', 1)[-1])}</a></article>"
+    )
+
+
+def _marked(group: Sequence[Citation]) -> str:
+    text, offset = group[0].passage_text, group[0].passage_start
+    html, position = "", 0
+    for citation in sorted(group, key=lambda one: one.start):
+        start, end = max(position, citation.start - offset), citation.end - offset
+        html += f"{_lines(text[position:start])}<mark>{_lines(text[start:end])}</mark>"
+        position = max(position, end)
+    return html + _lines(text[position:])
+
+
+def _by_passage(citations: Sequence[Citation]) -> list[list[Citation]]:
+    groups: dict[str, list[Citation]] = {}
+    for citation in citations:
+        groups.setdefault(citation.passage, []).append(citation)
+    return list(groups.values())
+
+
+def _lines(text: str) -> str:
+    """Escaped, with line breaks as elements: a bare newline would hand the rest to a Markdown parser."""
+    return re.sub(r"\r?\n", "<br>", escape(text))
+
+
+def _shorten(text: str, most: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1].rstrip() + "…"
+
+
+def rendered(answer: Answer, asked: str, turn: int, titles: Mapping[str, str]) -> str:
+    """A finished answer as it stands in the conversation."""
+    html = badge(answer.decision, answer.standalone, asked)
+    if answer.fields is not None:
+        html += fields_table(answer.fields, titles)
+    return html + answer_text(answer.text, answer.citations, turn, answer.unsupported)

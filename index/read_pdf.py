@@ -1,0 +1,370 @@
+"""PDF pages to blocks of plain text: lines joined into paragraphs, headings, lists and tables by geometry.
+
+Reads the text layer only; a scanned page has none.
+"""
+
+import re
+import threading
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from index.blocks import TextAssembler, one_line, row_text
+from index.errors import SourceError
+
+PDFIUM_LOCK = threading.Lock()
+"""PDFium keeps global state: one thread at a time may be inside it, whatever the document."""
+
+_LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"})
+_BULLET = re.compile(r"[•◦▪●○■□‣∙·–\-*]\s+(?=\S)")
+_LONE_BULLET = re.compile(r"[•◦▪●○■□‣∙]")
+_NUMBER = re.compile(r"\(?(\d{1,2}|[a-z])[.)]\s+(?=\S)")
+_NUMBERED_HEADING = re.compile(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s+[A-Z]")
+_PAGE_NUMBER = re.compile(r"(page\s*)?\d+(\s*(of|/)\s*\d+)?", re.IGNORECASE)
+_FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of characters on one line. Points from the page's bottom left; `size` is the font's."""
+
+    text: str
+    page: int
+    x0: float
+    x1: float
+    y: float
+    size: float
+    bold: bool = False
+
+
+Line = list[Segment]
+"""Segments on one baseline, left to right; more than one where wide gaps part them, as in a table."""
+
+
+def read_pdf(path: Path, name: str, into: TextAssembler) -> str | None:
+    """Appends the text of a PDF to `into`, pages counted from 1; returns the title it states, if any.
+
+    Raises SourceError for a file that is protected by a password or damaged.
+    """
+    with PDFIUM_LOCK:
+        title, pages = _extract(path, name)
+    pages = _without_running_titles(pages)
+    sizes = Counter[float]()
+    for page in pages:
+        for line in page:
+            for part in line:
+                sizes[round(part.size, 1)] += len(part.text)
+    body = sizes.most_common(1)[0][0] if sizes else 10.0
+    larger = sorted({size for size in sizes if size > body * 1.12}, reverse=True)
+    _Layout(into, body, larger).write(pages)
+    return title
+
+
+def _extract(path: Path, name: str) -> tuple[str | None, list[list[Line]]]:
+    import pypdfium2
+    import pypdfium2.raw as raw
+
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) == raw.FPDF_ERR_PASSWORD or "password" in str(error).lower():
+            raise SourceError(
+                f"{name} is protected by a password: save a copy without one and add that."
+            ) from None
+        raise SourceError(f"{name} is not a readable PDF (it seems damaged): export or download it again.") from None
+    try:
+        title = one_line(document.get_metadata_value("Title"))
+        pages = []
+        for number in range(len(document)):
+            page = document[number]
+            textpage = page.get_textpage()
+            pages.append(_lines(_segments(raw, textpage, number + 1)))
+            textpage.close()
+            page.close()
+    finally:
+        document.close()
+    return title or None, pages
+
+
+def _segments(raw: Any, textpage: Any, page: int) -> list[Segment]:
+    """The page's characters in the file's order, cut at line ends and at gaps wider than 1.2 em."""
+    import ctypes
+
+    found: list[Segment] = []
+    current: list[tuple[str, float, float, float, float, bool]] = []
+    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    x, y = ctypes.c_double(), ctypes.c_double()
+
+    def close() -> None:
+        text = "".join(part[0] for part in current)
+        solid = [part for part in current if part[0].strip()]
+        if solid:
+            bold = sum(part[5] for part in solid) * 2 > len(solid)
+            size = median(part[4] for part in solid)
+            found.append(Segment(text.strip(), page, solid[0][1], max(p[2] for p in solid), solid[0][3], size, bold))
+        current.clear()
+
+    for index in range(raw.FPDFText_CountChars(textpage)):
+        code = raw.FPDFText_GetUnicode(textpage, index)
+        char = chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
+        if char in ("\r", "\n"):
+            close()
+            continue
+        if code in (0x2, 0xFFFE) or raw.FPDFText_IsHyphen(textpage, index) == 1:
+            char = "\u00ad"
+        raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top)
+        raw.FPDFText_GetCharOrigin(textpage, index, x, y)
+        size = _font_size(raw, textpage, index)
+        if char.strip() and current:
+            last = next((part for part in reversed(current) if part[0].strip()), current[-1])
+            if left.value - last[2] > 1.2 * size or abs(y.value - last[3]) > 0.6 * size:
+                close()
+        bold = raw.FPDFText_GetFontWeight(textpage, index) >= 600
+        current.append((char, left.value, right.value, y.value, size, bold))
+    close()
+    return found
+
+
+def _font_size(raw: Any, textpage: Any, index: int) -> float:
+    """The size of a character as drawn: some producers set a font of size 1 and scale it by a matrix."""
+    size = float(raw.FPDFText_GetFontSize(textpage, index))
+    matrix = raw.FS_MATRIX()
+    if raw.FPDFText_GetMatrix(textpage, index, matrix):
+        scale = (matrix.c * matrix.c + matrix.d * matrix.d) ** 0.5
+        return size * scale if scale else size
+    return size
+
+
+def _lines(segments: list[Segment]) -> list[Line]:
+    """Segments that share a baseline, in reading order: the file's order, table cells sorted left to right."""
+    lines: list[Line] = []
+    for part in segments:
+        for line in reversed(lines[-12:]):
+            same = abs(line[0].y - part.y) <= 0.35 * max(part.size, line[0].size)
+            apart = all(part.x0 >= other.x1 - 1 or part.x1 <= other.x0 + 1 for other in line)
+            if same and apart:
+                line.append(part)
+                line.sort(key=lambda segment: segment.x0)
+                break
+        else:
+            lines.append([part])
+    return [_joined_bullet(line) for line in lines]
+
+
+def _joined_bullet(line: Line) -> Line:
+    """A bullet or number set apart from its item belongs to it."""
+    if len(line) == 2 and (_LONE_BULLET.fullmatch(line[0].text) or re.fullmatch(r"\(?\w{1,2}[.)]", line[0].text)):
+        return [replace(line[1], text=f"{line[0].text} {line[1].text}", x0=line[0].x0)]
+    return line
+
+
+def _without_running_titles(pages: list[list[Line]]) -> list[list[Line]]:
+    """The pages without page numbers and without the header and footer lines that repeat on them.
+
+    A line among the top or bottom two of its page is a repeat if, digits aside, it stands on at least half
+    of the pages (and on two).
+    """
+    edges: Counter[str] = Counter()
+    for page in pages:
+        edges.update({_digitless(line) for line in _edge_lines(page)})
+    repeated = {text for text, count in edges.items() if count >= max(2, len(pages) / 2)}
+    kept = []
+    for page in pages:
+        dropped = [
+            line
+            for line in _edge_lines(page)
+            if _digitless(line) in repeated or _PAGE_NUMBER.fullmatch(_line_text(line))
+        ]
+        kept.append([line for line in page if not any(line is other for other in dropped)])
+    return kept
+
+
+def _edge_lines(page: list[Line]) -> list[Line]:
+    by_height = sorted(page, key=lambda line: -line[0].y)
+    return by_height[:2] + by_height[2:][-2:]
+
+
+def _digitless(line: Line) -> str:
+    return re.sub(r"\d+", "#", _line_text(line))
+
+
+def _line_text(line: Line) -> str:
+    return one_line(" ".join(part.text for part in line))
+
+
+class _Layout:
+    """Writes lines as blocks. Paragraphs go on over a page's end; the first page counts as theirs."""
+
+    def __init__(self, into: TextAssembler, body: float, larger: list[float]) -> None:
+        self._into = into
+        self._body = body
+        self._larger = larger
+        self._kind = "paragraph"
+        self._texts: list[str] = []
+        self._page = 1
+        self._last: Segment | None = None
+        self._item_x = 0.0
+
+    def write(self, pages: list[list[Line]]) -> None:
+        for page in pages:
+            at = 0
+            while at < len(page):
+                taken = self._table(page, at) if len(page[at]) > 1 else 0
+                if not taken:
+                    self._line(page[at], page[at + 1] if at + 1 < len(page) else None)
+                    taken = 1
+                at += taken
+        self._flush()
+
+    def _line(self, line: Line, following: Line | None) -> None:
+        part = replace(line[0], text=one_line_soft(" ".join(s.text for s in line)), x1=line[-1].x1)
+        if not part.text:
+            return
+        level = self._heading_level(part, following)
+        bullet = _BULLET.match(part.text)
+        number = _NUMBER.match(part.text)
+        if level:
+            self._heading(part, level)
+        elif (bullet or number) and self._opens_item(part, number):
+            mark = f"{number.group(1)}. " if number else "- "
+            start = number.end() if number else bullet.end() if bullet else 0
+            if self._kind != "list":
+                self._flush()
+                self._kind, self._page = "list", part.page
+            self._texts.append(mark + part.text[start:])
+            self._item_x = part.x0
+        elif self._continues(part):
+            self._join(part.text)
+        else:
+            self._flush()
+            self._kind, self._page, self._texts = "paragraph", part.page, [part.text]
+        self._last = part
+
+    def _heading(self, part: Segment, level: int) -> None:
+        last = self._last
+        if self._kind == "heading" and last and abs(last.size - part.size) < 0.2 and self._near(part, last):
+            self._join(part.text)
+        else:
+            self._flush()
+            self._kind, self._page, self._texts = f"heading{level}", part.page, [part.text]
+            self._kind = "heading"
+            self._level = level
+
+    def _heading_level(self, part: Segment, following: Line | None) -> int:
+        """Depth of a heading from 1, by size, else by bold or by numbering with a gap; 0 for other lines."""
+        text = part.text
+        if len(text) > 120 or not re.search(r"[^\W\d_]", text):
+            return 0
+        numbered = _NUMBERED_HEADING.match(text)
+        depth = numbered.group(1).count(".") + 1 if numbered else 0
+        if part.size > self._body * 1.12:
+            rank = min(range(len(self._larger)), key=lambda i: abs(self._larger[i] - part.size))
+            return min(6, rank + 1)
+        if text.endswith((".", ",", ";", ":")) or _BULLET.match(text):
+            return 0
+        if part.bold and len(text) < 80 and not _FIELD_LINE.match(text):
+            return min(6, len(self._larger) + max(1, depth))
+        return 0
+
+    def _opens_item(self, part: Segment, number: re.Match[str] | None) -> bool:
+        """Whether a mark at the line's start is a list's, not a figure or dash inside a sentence."""
+        if number is None or not number.group(1).isdecimal():
+            return number is None or self._kind == "list" or number.group(1) == "a"
+        value = int(number.group(1))
+        if value == 1:
+            return True
+        return self._kind == "list" and self._texts[-1:] != [] and any(
+            text.startswith(f"{value - 1}. ") for text in self._texts
+        )
+
+    def _near(self, part: Segment, last: Segment) -> bool:
+        return part.page == last.page and 0 < last.y - part.y < 1.65 * max(part.size, last.size)
+
+    def _continues(self, part: Segment) -> bool:
+        """Whether a line goes on with the block before it."""
+        last = self._last
+        if last is None or not self._texts or self._kind == "heading":
+            return False
+        if abs(last.size - part.size) > 0.15 * self._body:
+            return False
+        if part.page != last.page:
+            return not re.search(r"[.!?:]$", last.text) and part.text[:1].islower()
+        if not self._near(part, last):
+            return False
+        if self._kind == "list":
+            return part.x0 > self._item_x + 1 or not re.search(r"[.!?:;]$", last.text)
+        if _FIELD_LINE.match(part.text) and _FIELD_LINE.match(self._texts[-1]):
+            self._texts.append("")
+        return True
+
+    def _join(self, text: str) -> None:
+        before = self._texts[-1]
+        if before.endswith("\u00ad"):
+            self._texts[-1] = before[:-1] + text
+        elif before.endswith("-") and before[-2:-1].isalpha() and text[:1].islower():
+            self._texts[-1] = before[:-1] + text if _is_broken_word(before, text) else before + text
+        else:
+            self._texts[-1] = f"{before} {text}" if before else text
+
+    def _flush(self) -> None:
+        if self._texts:
+            text = "\n".join(self._texts).replace("\u00ad", "")
+            level = self._level if self._kind == "heading" else 0
+            self._into.add(self._kind, text, self._page, level)
+        self._texts, self._kind = [], "paragraph"
+
+    _level = 0
+
+    def _table(self, page: list[Line], at: int) -> int:
+        """Writes the table that starts at a line; returns how many lines it took, 0 if it is no table."""
+        columns = [part.x0 for part in page[at]]
+        lines: list[Line] = []
+        for line in page[at:]:
+            gap = lines[-1][0].y - line[0].y if lines else 1.0
+            if gap <= 0 or gap > 4 * self._body or any(_column(part, columns) is None for part in line):
+                break
+            lines.append(line)
+        rows = _rows(lines, columns)
+        if len(rows) < 2 or sum(1 for row in rows if sum(map(bool, row)) > 1) < 2:
+            return 0
+        self._flush()
+        self._last = None
+        for row in rows[1:]:
+            self._into.add("row", row_text(rows[0], row), lines[0][0].page)
+        return len(lines)
+
+
+def _rows(lines: list[Line], columns: list[float]) -> list[list[str]]:
+    """The cells' texts, row by row. Rows stand further apart than the lines of one cell; where all lines
+    are evenly apart, each that has something in the first column is a row."""
+    gaps = [before[0].y - after[0].y for before, after in zip(lines, lines[1:], strict=False)]
+    limit = 1.25 * min(gaps, default=0.0)
+    even = max(gaps, default=0.0) <= limit
+    cells: list[list[list[str]]] = []
+    for number, line in enumerate(lines):
+        places = [_column(part, columns) or 0 for part in line]
+        opens = number == 0 or (0 in places if even else gaps[number - 1] > limit)
+        if opens:
+            cells.append([[] for _ in columns])
+        for part, place in zip(line, places, strict=True):
+            cells[-1][place].append(part.text)
+    return [[one_line(one_line_soft(" ".join(cell))) for cell in row] for row in cells]
+
+
+def _column(part: Segment, columns: list[float]) -> int | None:
+    """Which column a segment starts in: none if it starts 3 points or more beside all of them."""
+    nearest = min(range(len(columns)), key=lambda index: abs(columns[index] - part.x0))
+    return nearest if abs(columns[nearest] - part.x0) < 3 else None
+
+
+def _is_broken_word(before: str, text: str) -> bool:
+    """Whether a hyphen at a line's end only parts a word: not so after a whole short word (re-, e-, on-)."""
+    return len(re.split(r"[\s(]", before)[-1]) > 3 and bool(text)
+
+
+def one_line_soft(text: str) -> str:
+    """`text` on one line with ligatures written out; a soft hyphen at its end stays for the joining."""
+    tail = "\u00ad" if text.rstrip().endswith("\u00ad") else ""
+    return one_line(text.translate(_LIGATURES)) + tail
