@@ -38,9 +38,7 @@ def check_neighbours() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app", description="The Switchboard help-desk assistant.")
-    parser.add_argument(
-        "--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)"
-    )
+    parser.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
     commands = parser.add_subparsers(dest="command", title="commands")
     ask = commands.add_parser("ask", help="answer one question and print the answer")
     ask.add_argument("question", help="the message, as it would be typed in the chat")
@@ -79,11 +77,7 @@ def _assemble(options: argparse.Namespace) -> "Switchboard":
     from app.assembly import assemble
     from desk.config import DEFAULT_DESK, load_desk
 
-    return assemble(load_desk(options.desk or DEFAULT_DESK), _bar())
-
-
-def _bar() -> "Progress":
-    return Progress()
+    return assemble(load_desk(options.desk or DEFAULT_DESK), Progress())
 
 
 class Progress:
@@ -96,9 +90,7 @@ class Progress:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(
-                total=progress.total, unit="document", desc="Building the index", file=sys.stderr
-            )
+            self._bar = tqdm(total=progress.total, unit="document", desc="Building the index", file=sys.stderr)
         bar = self._bar
         assert isinstance(bar, tqdm)
         bar.update(progress.done - bar.n)

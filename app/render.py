@@ -32,9 +32,7 @@ def answer_text(
 ) -> str:
     """The answer with a chip after each cited span; unsupported spans are marked."""
     inserts: list[tuple[int, str]] = [
-        (citation.answer_end, _chip(turn, citation))
-        for citation in citations
-        if citation.answer_end <= len(text)
+        (citation.answer_end, _chip(turn, citation)) for citation in citations if citation.answer_end <= len(text)
     ]
     for start, end in unsupported:
         inserts += [
@@ -50,8 +48,7 @@ def answer_text(
 
 def fields_table(fields: Mapping[str, str], titles: Mapping[str, str]) -> str:
     rows = "".join(
-        f"<tr><th>{escape(titles.get(name, name))}</th><td>{escape(value)}</td></tr>"
-        for name, value in fields.items()
+        f"<tr><th>{escape(titles.get(name, name))}</th><td>{escape(value)}</td></tr>" for name, value in fields.items()
     )
     return f'<table class="sb-fields"><tbody>{rows}</tbody></table>'
 
@@ -124,12 +121,11 @@ def _chip(turn: int, citation: Citation) -> str:
 def _card(turn: int, group: Sequence[Citation]) -> str:
     first = group[0]
     where = " · ".join(
-        part
-        for part in (escape(first.section), f"page {first.page}" if first.page is not None else "")
-        if part
+        part for part in (escape(first.section), f"page {first.page}" if first.page is not None else "") if part
     )
     return (
-        f'<article class="sb-card" id="sb-{turn}-{first.number}"><header><span class="sb-chip">{first.number}</span>'
+        f'<article class="sb-card" id="sb-{turn}-{first.number}">'
+        f'<header><span class="sb-chip">{first.number}</span>'
         f"<b>{escape(first.title)}</b></header>"
         + (f'<div class="sb-where">{where}</div>' if where else "")
         + f"<blockquote>{_marked(group)}</blockquote>"

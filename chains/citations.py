@@ -53,9 +53,7 @@ def cite(number: int, quote: Quote, answer_start: int, answer_end: int) -> Citat
     )
 
 
-def verified(
-    citations: Sequence[Citation], document: Callable[[str], Document | None]
-) -> tuple[Citation, ...]:
+def verified(citations: Sequence[Citation], document: Callable[[str], Document | None]) -> tuple[Citation, ...]:
     """Those whose quote is exactly the slice of the document as it is stored now."""
     kept = []
     texts: dict[str, str] = {}
@@ -106,14 +104,10 @@ def split_codes(pieces: Iterator[str], known: Mapping[str, int]) -> Iterator[str
         yield held
 
 
-def attribute(
-    answer: str, hits: Sequence[ScoredPassage], embed: Embed
-) -> tuple[list[Citation], list[tuple[int, int]]]:
+def attribute(answer: str, hits: Sequence[ScoredPassage], embed: Embed) -> tuple[list[Citation], list[tuple[int, int]]]:
     """Each sentence of the answer with the passage sentence that supports it, and the unsupported spans."""
     said = sentences(answer)
-    candidates = [
-        (hit, start, end) for hit in hits for start, end in sentences(hit.passage.text, hit.passage.start)
-    ]
+    candidates = [(hit, start, end) for hit in hits for start, end in sentences(hit.passage.text, hit.passage.start)]
     if not said or not candidates:
         return [], list(said)
     sources = [Quote(hit, start, end, 0.0).text for hit, start, end in candidates]

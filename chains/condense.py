@@ -9,7 +9,8 @@ import re
 from chains.turn import Exchange
 
 _OPENING = re.compile(
-    r"^(?:and|or|but|so|ok(?:ay)?|also|then|what about|how about|what if|same for|and what about|and how about)\b[\s,:]*",
+    r"^(?:and what about|and how about|what about|how about|what if|same for|and|or|but|so|ok(?:ay)?|also|then)\b"
+    r"[\s,:]*",
     re.IGNORECASE,
 )
 _LEANS = re.compile(
@@ -18,85 +19,17 @@ _LEANS = re.compile(
     re.IGNORECASE,
 )
 _POINTS_INWARD = re.compile(
-    r"\b(?:this|these|that|it) (?:ticket|laptop|computer|machine|is a|email|message|case|incident)\b|"
-    r"\b(?:is|it'?s) (?:there|it)\b|^is there\b|\bthere (?:is|are|was)\b|\bit (?:says|takes|keeps)\b",
+    r"\b(?:this|these|that|it) (?:ticket|is a|email|message|case|incident)\b|\b(?:is|it'?s) there\b|"
+    r"\bthere (?:is|are|was)\b|\bis it (?:possible|ok|okay|allowed|true|normal|safe)\b|^it (?:says|takes|keeps)\b",
     re.IGNORECASE,
 )
 _PREPOSITION = r"(?:on|in|at|for|from|with|to|by|of|during|after|before|without|as)"
 _PHRASE = re.compile(rf"^{_PREPOSITION}\b.*", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z][\w'-]*")
 _SMALL = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "any",
-        "are",
-        "at",
-        "be",
-        "but",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "many",
-        "me",
-        "much",
-        "my",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "should",
-        "so",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "to",
-        "was",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "please",
-        "about",
-        "ok",
-        "okay",
-        "also",
-        "else",
-        "long",
-        "often",
-    ]
+    """a an and any are at be but can could did do does for from had has have how i if in is it its many me much my no
+    not of on or our should so that the their them then there these they this those to was we what when where which who
+    why will with would you your please about ok okay also else long often""".split()  # noqa: SIM905
 )
 
 
@@ -108,7 +41,7 @@ def condense(question: str, history: tuple[Exchange, ...]) -> str:
     previous = history[-1].question.strip()
     tail = _OPENING.sub("", message).strip()
     phrase = tail.rstrip("?!. ")
-    swapped = _swap_phrase(previous, phrase)
+    swapped = _swap_phrase(previous, phrase) or _swap_name(previous, phrase)
     if swapped:
         return swapped
     return f"{previous.rstrip('?!. ')}: {message}"
@@ -124,8 +57,11 @@ def needs_history(message: str) -> bool:
         return True
     if _POINTS_INWARD.search(message):
         return False
-    if _LEANS.search(message) and len(content) <= 4:
-        return True
+    leaning = _LEANS.search(message)
+    if leaning and len(content) <= 4:
+        # "My laptop is slow and it makes noise" names what "it" is; "Can I carry them over?" does not.
+        named = [word for word in _WORD.findall(message[: leaning.start()]) if word.lower() not in _SMALL]
+        return len(named) < 2
     return bool(words) and len(words) <= 3 and bool(_PHRASE.match(message))
 
 
@@ -142,3 +78,15 @@ def _swap_phrase(previous: str, phrase: str) -> str | None:
     after = re.search(rf"\s(?={_PREPOSITION}\b)", rest[1:])
     kept = rest[1 + after.start() :] if after else ""
     return f"{previous[: found.start()]}{phrase}{kept}".rstrip("?!. ") + "?"
+
+
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+(?: [A-Z][a-z]+)*")
+
+
+def _swap_name(previous: str, phrase: str) -> str | None:
+    """`previous` with its last proper name replaced: "... open in A?" + "B"."""
+    found = list(_NAME.finditer(previous))
+    if not found or not re.fullmatch(r"[A-Z][a-z]+(?: [A-Z][a-z]+)?", phrase):
+        return None
+    last = found[-1]
+    return f"{previous[: last.start()]}{phrase}{previous[last.end() :]}"

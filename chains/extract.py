@@ -26,7 +26,8 @@ KEEP_WITHIN = 0.82
 """A further sentence is quoted when its score reaches this share of the best one's."""
 
 _HOW_TO = re.compile(
-    r"\bhow (?:do|can|should|would|to|does one|must)\b|\bsteps?\b|\bset(?:ting)? up\b|\bprocedure\b|\bwhat (?:do|should) i do\b",
+    r"\bhow (?:do|can|should|would|to|does one|must)\b|\bsteps?\b|\bset(?:ting)? up\b|\bprocedure\b|"
+    r"\bwhat (?:do|should) i do\b",
     re.IGNORECASE,
 )
 _QUANTITY = re.compile(
@@ -57,9 +58,7 @@ def choose_quotes(
     if not spans:
         return []
     texts = [Quote(hit, start, end, 0.0).text for hit, start, end in spans]
-    similarity = (
-        embed([_in_context(hit, text) for (hit, _, _), text in zip(spans, texts, strict=True)]) @ vector
-    )
+    similarity = embed([_in_context(hit, text) for (hit, _, _), text in zip(spans, texts, strict=True)]) @ vector
     top = max(hit.score for hit in hits)
     wants_number = bool(_QUANTITY.search(question))
     wants_steps = bool(_HOW_TO.search(question))

@@ -25,8 +25,7 @@ def passage_codes(hits: Sequence[ScoredPassage]) -> dict[str, int]:
 def reader_prompt(question: str, hits: Sequence[ScoredPassage], codes: dict[str, int]) -> str:
     by_place = {place: code for code, place in codes.items()}
     shown = "\n\n".join(
-        f"[{by_place[place]}] {hit.title}. {hit.passage.section}\n{hit.passage.text}"
-        for place, hit in enumerate(hits)
+        f"[{by_place[place]}] {hit.title}. {hit.passage.section}\n{hit.passage.text}" for place, hit in enumerate(hits)
     )
     return f"Passages:\n\n{shown}\n\nQuestion: {question}"
 

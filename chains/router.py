@@ -196,9 +196,7 @@ class Router:
     def _route_probabilities(self, given: RouterInput, labels: NDArray[np.float64]) -> dict[Route, float]:
         if self._second is None:
             return {
-                route: float(
-                    sum(p for p, label in zip(labels, self._labels, strict=True) if label.route is route)
-                )
+                route: float(sum(p for p, label in zip(labels, self._labels, strict=True) if label.route is route))
                 for route in Route
             }
         row = self._second.predict_proba(self._features(given).reshape(1, -1))[0]
@@ -223,9 +221,7 @@ class Router:
         own = [(p, label.name) for p, label in zip(labels, self._labels, strict=True) if label.route is route]
         return max(own, key=lambda pair: pair[0])[1] if own else None
 
-    def _reason(
-        self, route: Route, name: str | None, probabilities: dict[Route, float], found: SearchResult
-    ) -> str:
+    def _reason(self, route: Route, name: str | None, probabilities: dict[Route, float], found: SearchResult) -> str:
         sure = f"{probabilities[route]:.0%} sure"
         if route is Route.RETRIEVAL:
             return _strong_words(found.hits)

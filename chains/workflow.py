@@ -16,7 +16,8 @@ from chains.turn import Cited, Event, Filled
 from desk.config import WorkflowFile
 
 _ORDER = re.compile(
-    r"^\s*(?:please\s+)?(?:can you\s+)?(?:triage|sort|classify|categori[sz]e|assign|route|process|handle)\b[^:\n]{0,60}[:\n]\s*",
+    r"^\s*(?:please\s+|can you\s+)*(?:triage|sort|classify|categori[sz]e|assign|route|process|handle)\b"
+    r"[^:\n]{0,60}[:\n]\s*",
     re.IGNORECASE,
 )
 _NO_PASSAGE = "No document matches this ticket closely enough to be quoted."
@@ -44,9 +45,7 @@ def run_workflow(
     yield from say(opening)
     about = replace(prepared, standalone=ticket)
     quoted, citations = (
-        quote_passages(about, library, embed, most=2, offset=len(opening))
-        if prepared.answerable
-        else ("", ())
+        quote_passages(about, library, embed, most=2, offset=len(opening)) if prepared.answerable else ("", ())
     )
     yield from say(quoted or _NO_PASSAGE)
     for citation in citations:

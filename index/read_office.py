@@ -48,6 +48,7 @@ def read_docx(path: Path, into: TextAssembler) -> str | None:
 
     document = docx.Document(str(path))
     numbering = _Numbering(document)
+    titled = any(paragraph.style.name == "Title" for paragraph in document.paragraphs if paragraph.style)
     lines: list[str] = []
 
     def flush() -> None:
@@ -62,7 +63,7 @@ def read_docx(path: Path, into: TextAssembler) -> str | None:
             continue
         text = one_line(item.text) if not item.text.count("\n") else item.text
         style = str(item.style.name or "") if item.style is not None else ""
-        level = _heading_level(style)
+        level = _heading_level(style, titled)
         mark = numbering.mark(item, style)
         if not text.strip():
             continue
@@ -87,11 +88,12 @@ def _docx_rows(table: Any) -> Iterator[list[str]]:
         yield texts
 
 
-def _heading_level(style: str) -> int:
+def _heading_level(style: str, titled: bool) -> int:
+    """Depth from 1, 0 for other styles; below a title, "Heading 1" is of depth 2."""
     if style == "Title":
         return 1
     found = re.fullmatch(r"Heading (\d)", style)
-    return int(found.group(1)) if found else 0
+    return int(found.group(1)) + titled if found else 0
 
 
 class _Numbering:

@@ -22,32 +22,33 @@ def read_csv(source: str, into: TextAssembler) -> None:
 def add_table(rows: Sequence[Sequence[str]], into: TextAssembler) -> None:
     """Appends a sheet to `into`, each row as one block.
 
-    A line of one cell at the start or after an empty line is a paragraph (a caption, a note); the first line
-    of several cells after it holds the column names of the rows that follow.
+    A line of one cell at the start or after an empty line is a note, or a heading if the column names stand
+    right below it; the first line of several cells after it holds the names of the columns of the rows that
+    follow.
     """
     columns: list[str] = []
-    used = True
+    caption = ""
+    unused = False
     gap = True
     for row in rows:
         cells = [cell.strip() for cell in row]
         filled = [cell for cell in cells if cell]
-        if not filled:
-            gap = True
-            continue
         if len(filled) == 1 and cells[0] and (gap or not columns):
-            _unused(columns, used, into)
-            into.add("paragraph", filled[0])
-            columns, used = [], True
-        elif not columns:
-            columns, used = cells, False
-        else:
+            into.add("row", _names(columns) if unused else "")
+            into.add("paragraph", caption)
+            caption, columns, unused = filled[0], [], False
+        elif filled and not columns:
+            is_heading = caption and not gap and ": " not in caption and not caption.endswith(".")
+            into.add("heading" if is_heading else "paragraph", caption, level=3 if is_heading else 0)
+            caption, columns, unused = "", cells, True
+        elif filled:
             into.add("row", row_text(columns, cells))
-            used = True
-        gap = False
-    _unused(columns, used, into)
+            unused = False
+        gap = not filled
+    into.add("row", _names(columns) if unused else "")
+    into.add("paragraph", caption)
 
 
-def _unused(columns: Sequence[str], used: bool, into: TextAssembler) -> None:
-    """Writes a line that was taken for column names but has no rows below it."""
-    if not used:
-        into.add("row", "; ".join(cell for cell in columns if cell))
+def _names(columns: Sequence[str]) -> str:
+    """A line that was taken for column names but has no rows below it."""
+    return "; ".join(cell for cell in columns if cell)

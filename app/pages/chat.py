@@ -58,9 +58,7 @@ class Conversation:
         return rows
 
     def panel(self) -> str:
-        return render.sources_panel(
-            [(place, shown.asked, shown.citations) for place, shown in enumerate(self.turns)]
-        )
+        return render.sources_panel([(place, shown.asked, shown.citations) for place, shown in enumerate(self.turns)])
 
 
 Update = tuple[Conversation, list[dict[str, str]], str]
@@ -123,9 +121,7 @@ class ChatPage:
             path = Path(file)
             try:
                 document = self.board.library.add_file(path, name=path.name, collection=collection_of(user))
-                sentences.append(
-                    f"Added “{document.title}” ({path.name}). Ask about it now; only you can find it."
-                )
+                sentences.append(f"Added “{document.title}” ({path.name}). Ask about it now; only you can find it.")
             except LibraryError as error:
                 sentences.append(f"Not added: {error}")
         if not sentences:
@@ -167,9 +163,11 @@ def build_page(board: Switchboard) -> gr.Blocks:
     with gr.Blocks(title=app.title, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
         conversation = gr.State(Conversation())
         pending = gr.State("")
+        # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
         user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
         gr.HTML(
-            f'<header class="sb-head"><h1>{render.escape(app.title)}</h1><p>{render.escape(app.description)}</p></header>'
+            f'<header class="sb-head"><h1>{render.escape(app.title)}</h1>'
+            f"<p>{render.escape(app.description)}</p></header>"
         )
         with gr.Row(elem_classes="sb-main"):
             with gr.Column(scale=3, min_width=420):
@@ -212,7 +210,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
                 gr.HTML("<h2 class='sb-title'>Sources</h2>")
                 panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
                 files = gr.File(
-                    label=f"Drop documents anywhere on the page (pdf, docx, md, html, xlsx, csv, txt; up to {app.upload_mb} MB)",
+                    label=f"Drop documents anywhere on the page (up to {app.upload_mb} MB each)",
                     file_count="multiple",
                     elem_id="sb-files",
                     height=110,
@@ -223,9 +221,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         def take(question: str) -> tuple[str, str]:
             return question, ""
 
-        def answer(
-            talk: Conversation, question: str, chosen: str, named: str, who: str
-        ) -> Iterator[tuple[Any, ...]]:
+        def answer(talk: Conversation, question: str, chosen: str, named: str, who: str) -> Iterator[tuple[Any, ...]]:
             if not question.strip():
                 gr.Info("Type a question, or paste a ticket.")
                 yield talk, talk.messages(), talk.panel(), gr.skip()
@@ -251,9 +247,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         outputs = [*shown, route]
         run: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": app.parallel_turns}
         turns = [
-            trigger(take, box, [pending, box], queue=False, show_progress="hidden").then(
-                answer, inputs, outputs, **run
-            )
+            trigger(take, box, [pending, box], queue=False, show_progress="hidden").then(answer, inputs, outputs, **run)
             for trigger in (box.submit, send.click)
         ]
         turns.append(
@@ -262,9 +256,9 @@ def build_page(board: Switchboard) -> gr.Blocks:
             )
         )
         turns.append(
-            chatbot.retry(
-                again, conversation, [conversation, pending], queue=False, show_progress="hidden"
-            ).then(answer, inputs, outputs, **run)
+            chatbot.retry(again, conversation, [conversation, pending], queue=False, show_progress="hidden").then(
+                answer, inputs, outputs, **run
+            )
         )
         chatbot.undo(undo, conversation, [*shown, box], show_progress="hidden", cancels=turns)
         stop.click(None, None, None, cancels=turns)

@@ -1,0 +1,1 @@
+"""Measures the other packages on data with known answers; nothing imports it."""

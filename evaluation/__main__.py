@@ -1,0 +1,66 @@
+"""`python -m evaluation desk`: how good the desk is on its own golden turns and held-out rows."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+TITLES = {
+    "route": "Route right",
+    "adapter": "Right adapter (of adapter turns)",
+    "passage_in_5": "Gold passage in the first 5",
+    "passage_first": "Gold passage first",
+    "fact_in_answer": "Extractive answer holds the gold fact",
+    "fact_as_routed": "The same, as routed",
+    "citation_right": "A gold passage is cited",
+    "follow_up_fact": "Follow-ups answered with the gold fact",
+    "out_of_scope_refused": "Out of scope refused",
+    "unanswerable_refused": "Unanswerable from the documents refused",
+    "answerable_refused": "Answerable but refused (lower is better)",
+    "with_adapter": "Right answer, adapter on",
+    "adapter_off": "Right answer, adapter off",
+    "nearest_neighbour": "MiniLM nearest neighbour",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description="Measure a desk.")
+    commands = parser.add_subparsers(dest="command", required=True, title="commands")
+    desk = commands.add_parser("desk", help="everything, on the desk's golden turns and held-out rows")
+    desk.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
+    desk.add_argument("--split", choices=["dev", "test"], default="test")
+    desk.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    from adapters.errors import ModelError
+    from app.assembly import assemble
+    from desk.config import DEFAULT_DESK, load_desk
+    from desk.errors import DeskError
+    from evaluation.desk import confusion, measure_desk, misses
+    from index.errors import LibraryError
+
+    try:
+        board = assemble(load_desk(options.desk or DEFAULT_DESK))
+        asked, report = measure_desk(board, options.split)
+        board.close()
+    except (DeskError, LibraryError, ModelError) as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return 2
+    if options.misses:
+        rows = misses(asked)
+        options.misses.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if options.json:
+        print(json.dumps({part: {k: v.to_json() for k, v in rows.items()} for part, rows in report.items()}))
+        return 0
+    for part, shares in report.items():
+        print(f"\n{part}" + (f" ({options.split})" if part == "turns" else ""))
+        for name, share in shares.items():
+            print(f"  {TITLES.get(name, name):42} {share}")
+    print("\nroutes (gold -> given): " + ", ".join(f"{a}->{b} {n}" for (a, b), n in sorted(confusion(asked).items())))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,252 @@
+"""The desk's golden turns, asked for real: routes, passages, answers, refusals; and its adapters' held-out rows."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from adapters.dataset import Row, read_rows
+from adapters.engine import Engine, Message
+
+from app.assembly import Switchboard
+from chains.assistant import Assistant
+from chains.golden import GoldenTurn, read_golden
+from chains.turn import Answer, Failed, Finished, Retrieved, Route, Turn
+from desk.config import WorkflowFile
+from index.document import ScoredPassage
+from index.embed import Embedder
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`right` of `total`, with the 95% Wilson interval."""
+
+    right: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.right / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        if not self.total:
+            return math.nan, math.nan
+        z, n, p = 1.96, self.total, self.value
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:6.1%}  ({self.right}/{self.total}, 95% {low:.0%} to {high:.0%})"
+
+    def to_json(self) -> dict[str, Any]:
+        low, high = self.interval
+        return {"value": round(self.value, 4), "right": self.right, "total": self.total, "low": low, "high": high}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A golden turn and what came of it, as routed and with Documents chosen."""
+
+    golden: GoldenTurn
+    hits: tuple[ScoredPassage, ...]
+    answer: Answer | None
+    from_documents: Answer | None
+
+
+def ask(assistant: Assistant, turn: Turn) -> tuple[tuple[ScoredPassage, ...], Answer | None]:
+    """The hits and the answer; None for a turn that failed."""
+    hits: tuple[ScoredPassage, ...] = ()
+    answer = None
+    for event in assistant.answer(turn):
+        match event:
+            case Retrieved(hits=found):
+                hits = found
+            case Finished(answer=finished):
+                answer = finished
+            case Failed(message=message):
+                print(f"failed: {turn.question[:80]!r}: {message}")
+            case _:
+                pass
+    return hits, answer
+
+
+def ask_golden(assistant: Assistant, turns: Sequence[GoldenTurn]) -> list[Asked]:
+    asked = []
+    for golden in turns:
+        turn = Turn(golden.question, golden.exchanges)
+        hits, answer = ask(assistant, turn)
+        forced = None
+        if golden.route is Route.RETRIEVAL:
+            forced = ask(assistant, Turn(golden.question, golden.exchanges, route=Route.RETRIEVAL))[1]
+        asked.append(Asked(golden, hits, answer, forced))
+    return asked
+
+
+def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
+    """Shares over the golden turns; a failed turn is wrong in all of them."""
+    documents = [one for one in asked if one.golden.passages]
+    adapters = [one for one in asked if one.golden.adapter]
+    outside = [one for one in asked if one.golden.route is Route.NONE]
+    unanswerable = [one for one in asked if one.golden.route is Route.RETRIEVAL and one.golden.refused]
+    follow_ups = [one for one in documents if one.golden.history]
+    return {
+        "route": _share(asked, _route_right),
+        "adapter": _share(adapters, lambda one: bool(one.answer and one.answer.decision.adapter == one.golden.adapter)),
+        "passage_in_5": _share(documents, lambda one: holds_gold(one.hits[:5], one.golden)),
+        "passage_first": _share(documents, lambda one: holds_gold(one.hits[:1], one.golden)),
+        "fact_in_answer": _share(documents, lambda one: holds_facts(one.from_documents, one.golden)),
+        "fact_as_routed": _share(documents, lambda one: holds_facts(one.answer, one.golden)),
+        "citation_right": _share(documents, lambda one: cites_gold(one.from_documents, one.golden)),
+        "follow_up_fact": _share(follow_ups, lambda one: holds_facts(one.answer, one.golden)),
+        "out_of_scope_refused": _share(outside, lambda one: bool(one.answer and one.answer.refused)),
+        "unanswerable_refused": _share(
+            unanswerable, lambda one: bool(one.from_documents and one.from_documents.refused)
+        ),
+        "answerable_refused": _share(documents, lambda one: bool(one.from_documents and one.from_documents.refused)),
+    }
+
+
+def confusion(asked: Sequence[Asked]) -> Counter[tuple[str, str]]:
+    return Counter(
+        (one.golden.route.value, one.answer.decision.route.value if one.answer else "failed") for one in asked
+    )
+
+
+def holds_gold(hits: Sequence[ScoredPassage], golden: GoldenTurn) -> bool:
+    """Whether one of the hits is a gold passage: its document, and the gold words in its text."""
+    return any(
+        hit.path == gold.document and _flat(gold.quote) in _flat(hit.passage.text)
+        for hit in hits
+        for gold in golden.passages
+    )
+
+
+def holds_facts(answer: Answer | None, golden: GoldenTurn) -> bool:
+    """Whether the answer has one alternative of every fact group."""
+    if answer is None or answer.refused:
+        return False
+    text = _flat(answer.text)
+    return all(any(_flat(alternative) in text for alternative in group) for group in golden.facts)
+
+
+def cites_gold(answer: Answer | None, golden: GoldenTurn) -> bool:
+    if answer is None:
+        return False
+    return any(
+        citation.document == gold.document and _flat(gold.quote) in _flat(citation.passage_text)
+        for citation in answer.citations
+        for gold in golden.passages
+    )
+
+
+def measure_adapter(engine: Engine, embedder: Embedder, folder: Path, name: str) -> dict[str, Any]:
+    """Exact answers on held-out phrasings: with the adapter, with it off, and MiniLM's nearest training question."""
+    train, held_out = read_rows(folder / "train.jsonl"), read_rows(folder / "eval.jsonl")
+    right = sum(_generated(engine, row, name) == row.completion.strip() for row in held_out)
+    off = sum(_generated(engine, row, None) == row.completion.strip() for row in held_out)
+    known = embedder.embed([row.prompt for row in train])
+    asked = embedder.embed([row.prompt for row in held_out])
+    nearest = np.argmax(asked @ known.T, axis=1)
+    near = sum(train[int(i)].completion == row.completion for i, row in zip(nearest, held_out, strict=True))
+    total = len(held_out)
+    return {
+        "with_adapter": Share(right, total),
+        "adapter_off": Share(off, total),
+        "nearest_neighbour": Share(near, total),
+    }
+
+
+def measure_fields(engine: Engine, folder: Path, name: str, workflow: WorkflowFile) -> dict[str, Any]:
+    """Per field, the share filled right on tickets written apart, beside the majority class of the training rows."""
+    train = [json.loads(row.completion) for row in read_rows(folder / "train.jsonl")]
+    held_out = read_rows(folder / "eval.jsonl")
+    choices = {field: part.choices for field, part in workflow.fields.items()}
+    filled = [engine.fill([Message("user", row.prompt)], name, choices) for row in held_out]
+    report: dict[str, Any] = {}
+    for field in workflow.fields:
+        gold = [json.loads(row.completion)[field] for row in held_out]
+        majority = Counter(row[field] for row in train).most_common(1)[0][0]
+        report[field] = Share(sum(a[field] == b for a, b in zip(filled, gold, strict=True)), len(gold))
+        report[f"{field}_majority"] = Share(sum(majority == b for b in gold), len(gold))
+    return report
+
+
+def measure_desk(board: Switchboard, split: str) -> tuple[list[Asked], dict[str, dict[str, Share]]]:
+    """Everything on the desk's golden turns of `split` ("dev" or "test") and its adapters' held-out rows."""
+    board.engine.wait_ready()
+    asked = ask_golden(board.assistant, read_golden(board.desk.root / "evaluation" / f"{split}.jsonl"))
+    report: dict[str, dict[str, Share]] = {"turns": measure_turns(asked)}
+    by_adapter = {workflow.adapter: workflow for workflow in board.desk.chains.workflows.values()}
+    for info in board.engine.adapters:
+        folder = board.desk.chains.adapter_folder / info.name
+        if not (folder / "eval.jsonl").exists():
+            continue
+        report[info.name] = (
+            measure_fields(board.engine, folder, info.name, by_adapter[info.name])
+            if info.name in by_adapter
+            else measure_adapter(board.engine, board.embedder, folder, info.name)
+        )
+    return asked, report
+
+
+def misses(asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """One row per golden turn with a wrong route, a missing passage or a missing fact."""
+    rows = []
+    for one in asked:
+        golden = one.golden
+        faults = []
+        if not _route_right(one):
+            faults.append("route")
+        if golden.passages and not holds_gold(one.hits[:5], golden):
+            faults.append("passage")
+        if golden.passages and not holds_facts(one.from_documents, golden):
+            faults.append("fact")
+        if golden.refused and not (one.answer and one.answer.refused):
+            faults.append("not refused")
+        if faults:
+            shown = one.from_documents or one.answer
+            rows.append(
+                {
+                    "id": golden.id,
+                    "faults": faults,
+                    "question": golden.question,
+                    "gold": golden.model_dump(mode="json", include={"route", "adapter", "passages", "facts"}),
+                    "routed": one.answer.decision.route.value if one.answer else None,
+                    "reason": one.answer.decision.reason if one.answer else None,
+                    "answer": shown.text[:400] if shown else None,
+                    "hits": [f"{hit.path}#{hit.passage.section}" for hit in one.hits[:5]],
+                }
+            )
+    return rows
+
+
+def _generated(engine: Engine, row: Row, adapter: str | None) -> str:
+    return "".join(engine.stream([Message("user", row.prompt)], adapter)).strip()
+
+
+def _documents_refused(one: Asked) -> bool:
+    return one.from_documents is not None and one.from_documents.refused
+
+
+def _route_right(one: Asked) -> bool:
+    if one.answer is None:
+        return False
+    decision = one.answer.decision
+    if one.golden.workflow and decision.workflow != one.golden.workflow:
+        return False
+    return decision.route is one.golden.route
+
+
+def _share(rows: Sequence[Asked], right: Any) -> Share:
+    return Share(sum(bool(right(one)) for one in rows), len(rows))
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -1,0 +1,107 @@
+"""Hybrid search: nearest vectors and best words, fused into one ranking. Stores nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.document import ScoredPassage, SearchResult
+from index.lexical import LexicalIndex, query_terms, rarity, text_terms
+from index.store import PassageRow, Store
+from index.vectors import Allowed, VectorIndex
+
+CANDIDATES = 50
+"""How many passages each of the two searches puts forward."""
+LEXICAL_WEIGHT = 0.4
+"""What the best BM25 score is worth, in units of cosine."""
+OUTDATED_FACTOR = 0.85
+"""An out-of-date passage keeps this share of its score when a current one scores near it."""
+NEAR = 0.75
+"""A current passage with this share of an out-of-date one's score is near enough to go first."""
+
+Scored = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Indexes:
+    """What a search looks into: one state of the library. `allowed` is None where all may be read."""
+
+    store: Store
+    vectors: VectorIndex
+    lexical: LexicalIndex
+    allowed: Allowed | None
+
+
+def search(
+    indexes: Indexes, query: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]
+) -> SearchResult:
+    """The `k` best passages of `collections` for a query and its unit vector, best first.
+
+    A passage found by its words alone carries its true cosine all the same.
+    """
+    terms = query_terms(query)
+    frequencies, total = indexes.lexical.frequencies(terms, collections)
+    weights = {term: rarity(frequencies[term], total) for term in terms}
+    wanted = max(CANDIDATES, k)
+    dense = indexes.vectors.search(vector, wanted, indexes.allowed)
+    words = indexes.lexical.search(terms, wanted, collections)
+    similarity = dict(dense)
+    similarity.update(
+        indexes.vectors.similarity(vector, [number for number, _ in words if number not in similarity])
+    )
+    scores = fuse(similarity, words)
+    rows = indexes.store.rows(list(scores), collections)
+    hits = [
+        _hit(row, demoted, similarity[row.number], weights)
+        for row, demoted in _ranked(rows, scores)[: max(0, k)]
+    ]
+    known = [term for term in terms if frequencies[term]]
+    return SearchResult(tuple(hits), _share(known, weights))
+
+
+def fuse(similarity: dict[int, float], words: Sequence[Scored]) -> dict[int, float]:
+    """One score per passage: its cosine plus its share of the best BM25 score, weighted.
+
+    `similarity` holds the cosine of every candidate; a passage without a vector is no candidate.
+    """
+    best = max((score for _, score in words), default=0.0)
+    lexical = {number: score / best for number, score in words} if best > 0 else {}
+    return {
+        number: cosine + LEXICAL_WEIGHT * lexical.get(number, 0.0) for number, cosine in similarity.items()
+    }
+
+
+def _ranked(rows: Sequence[PassageRow], scores: dict[int, float]) -> list[tuple[PassageRow, float]]:
+    """Rows with their final scores, best first; equal ones in the order of their numbers."""
+    current = [scores[row.number] for row in rows if not row.outdated]
+    best_current = max(current, default=0.0)
+    ranked = []
+    for row in rows:
+        score = scores[row.number]
+        if row.outdated and score > 0 and best_current >= NEAR * score:
+            score *= OUTDATED_FACTOR
+        ranked.append((row, score))
+    return sorted(ranked, key=lambda pair: (-pair[1], pair[0].number))
+
+
+def _hit(row: PassageRow, score: float, similarity: float, weights: dict[str, float]) -> ScoredPassage:
+    passage = row.passage
+    found = text_terms(f"{row.title}\n{passage.section}\n{passage.text}")
+    return ScoredPassage(
+        passage=passage,
+        path=row.path,
+        title=row.title,
+        collection=row.collection,
+        score=score,
+        similarity=min(1.0, max(-1.0, similarity)),
+        coverage=_share([term for term in weights if term in found], weights),
+        updated=row.updated,
+        outdated=row.outdated,
+    )
+
+
+def _share(terms: Sequence[str], weights: dict[str, float]) -> float:
+    """The part of all terms' weight that some of them make up, in [0, 1]; 0 without terms."""
+    total = sum(weights.values())
+    return min(1.0, sum(weights[term] for term in terms) / total) if total else 0.0
