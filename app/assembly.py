@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters.engine import Engine
-from index.embed import Embedder
-from index.library import BuildProgress, BuildReport, Library, open_library
 
 from chains.assistant import Assistant, fit_router
 from desk.config import Desk
+from index.embed import Embedder
+from index.library import BuildProgress, Library, open_library
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,6 @@ class Switchboard:
     embedder: Embedder
     engine: Engine
     assistant: Assistant
-    report: BuildReport | None
 
     def close(self) -> None:
         self.engine.close()
@@ -31,16 +30,15 @@ def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = N
     """Everything a turn needs; builds the index when it is absent or stale.
 
     Raises LibraryError or ModelError when the library or the base model cannot be used at all; a single
-    bad document or adapter is reported (`report.failures`, `engine.failures`) and left out.
+    bad document or adapter is reported (`library.status().failures`, `engine.failures`) and left out.
     """
     engine = Engine(desk.adapters)
-    library = open_library(desk.index)
-    report = library.build(on_progress) if library.is_stale() else None
+    library = open_library(desk.index, on_progress)
     embedder = library.embedder
     engine.start()
     router = fit_router(desk.chains, library, embedder, engine)
     assistant = Assistant(desk.chains, library, embedder, engine, router)
-    return Switchboard(desk, library, embedder, engine, assistant, report)
+    return Switchboard(desk, library, embedder, engine, assistant)
 
 
 def describe(board: Switchboard) -> list[str]:
@@ -57,6 +55,5 @@ def describe(board: Switchboard) -> list[str]:
         f"State      {desk.state}",
     ]
     lines += [f"Left out   {sentence}" for sentence in engine.failures]
-    if board.report:
-        lines += [f"Left out   {failure.path}: {failure.reason}" for failure in board.report.failures]
+    lines += [f"Left out   {path}: {reason}" for path, reason in status.failures]
     return lines

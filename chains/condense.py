@@ -9,10 +9,11 @@ import re
 from chains.turn import Exchange
 
 _OPENING = re.compile(
-    r"^(?:and what about|and how about|what about|how about|what if|same for|and|or|but|so|ok(?:ay)?|also|then)\b"
-    r"[\s,:]*",
+    r"^(?:(?:ok(?:ay)?|oh|hm+|ah|right|thanks|thank you|great|good|sure|yes|no|and|or|but|so|also|then|what about|"
+    r"how about|what if|same for)\b[\s,.!:]*)+",
     re.IGNORECASE,
 )
+_CONTINUES = re.compile(r"\b(?:and|or|but|so|also|then|about|if|for|ok(?:ay)?|thanks|hm+)\b", re.IGNORECASE)
 _LEANS = re.compile(
     r"\b(?:it|its|they|them|their|that|those|these|this|there|one|ones|same|instead|otherwise|else|again|too|"
     r"as well)\b",
@@ -44,16 +45,17 @@ def condense(question: str, history: tuple[Exchange, ...]) -> str:
     swapped = _swap_phrase(previous, phrase) or _swap_name(previous, phrase)
     if swapped:
         return swapped
-    return f"{previous.rstrip('?!. ')}: {message}"
+    return f"{previous.rstrip('?!. ')}: {tail or message}"
 
 
 def needs_history(message: str) -> bool:
-    """Whether a message cannot be understood alone: it opens as a continuation or points back and is short."""
+    """Whether a message cannot be understood alone: it opens as a continuation, or points back and is short."""
     words = _WORD.findall(message)
     content = [word for word in words if word.lower() not in _SMALL]
-    if len(words) > 14 or "\n" in message or ":" in message:
+    if len(words) > 18 or "\n" in message or ":" in message:
         return False
-    if _OPENING.match(message) and len(content) <= 4:
+    opening = _OPENING.match(message)
+    if opening and _CONTINUES.search(opening.group()) and opening.end() < len(message) and len(content) <= 7:
         return True
     if _POINTS_INWARD.search(message):
         return False
@@ -80,13 +82,13 @@ def _swap_phrase(previous: str, phrase: str) -> str | None:
     return f"{previous[: found.start()]}{phrase}{kept}".rstrip("?!. ") + "?"
 
 
-_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+(?: [A-Z][a-z]+)*")
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z']+(?: [A-Z][a-z']+)*")
 
 
 def _swap_name(previous: str, phrase: str) -> str | None:
     """`previous` with its last proper name replaced: "... open in A?" + "B"."""
     found = list(_NAME.finditer(previous))
-    if not found or not re.fullmatch(r"[A-Z][a-z]+(?: [A-Z][a-z]+)?", phrase):
+    if not found or not re.fullmatch(r"[A-Z][a-z']+(?: [A-Z][a-z']+)?", phrase):
         return None
     last = found[-1]
     return f"{previous[: last.start()]}{phrase}{previous[last.end() :]}"

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from index.library import Library
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from chains.chat_model import PhiChatModel
@@ -13,6 +12,8 @@ from chains.prepared import Draft, Prepared
 from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
 from index.document import ScoredPassage
+from index.library import Library
+from index.search import coverage
 
 _PIECE = re.compile(r"\S+\s*|\s+")
 
@@ -46,7 +47,7 @@ def quote_passages(
         prepared.vector,
         prepared.found.hits,
         embed,
-        lambda text: library.coverage(prepared.standalone, text),
+        lambda text: coverage(prepared.found.term_weights, text),
         most,
     )
     return _compose(quotes, library, offset)

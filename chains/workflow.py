@@ -16,8 +16,8 @@ from chains.turn import Cited, Event, Filled
 from desk.config import WorkflowFile
 
 _ORDER = re.compile(
-    r"^\s*(?:please\s+|can you\s+)*(?:triage|sort|classify|categori[sz]e|assign|route|process|handle)\b"
-    r"[^:\n]{0,60}[:\n]\s*",
+    r"^[^\n:>]{0,100}?\b(?:triage|sort|sorted|classify|categori[sz]e|prioriti[sz]e|assign|route|process|handle|assess|"
+    r"file|ticket|request|queue|category|message)\b[^\n:>]{0,80}(?::|\n|>+)[\s>-]*",
     re.IGNORECASE,
 )
 _NO_PASSAGE = "No document matches this ticket closely enough to be quoted."

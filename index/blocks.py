@@ -68,10 +68,8 @@ class TextAssembler:
 
     def add(self, kind: str, text: str, page: int | None = None, level: int = 0) -> None:
         """Appends one block; nothing if no visible character is in it."""
-        if kind in ("heading", "row"):
-            tidy = one_line(text)
-        else:
-            tidy = lines_of(text, keep_indent=kind in ("list", "code"))
+        single = kind in ("heading", "row")
+        tidy = one_line(text) if single else lines_of(text, keep_indent=kind in ("list", "code"))
         if kind == "code":
             kind = "paragraph"
         if not tidy.strip():

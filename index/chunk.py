@@ -18,12 +18,17 @@ CountTokens = Callable[[str], int]
 Span = tuple[int, int]
 
 _NEVER_LAST = frozenset(
-    "e.g i.e cf vs mr mrs ms dr prof st ca approx resp incl excl dept tel ext fig figs eq para sec vol art "
-    "jan feb mar apr jun jul aug sep sept oct nov dec al sr jr".split()
+    re.findall(
+        r"\S+",
+        """e.g i.e cf vs mr mrs ms dr prof st ca approx resp incl excl dept tel ext fig figs eq para sec vol art
+        jan feb mar apr jun jul aug sep sept oct nov dec al sr jr""",
+    )
 )
 """Abbreviations (without their last full stop) after which a sentence goes on, whatever follows."""
-_LAST_UNLESS_NUMBER = frozenset("no nos nr p pp".split())
-_SENTENCE_END = re.compile(r"[.!?\u2026]+[\"'\u2019\u201d)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*")
+_LAST_UNLESS_NUMBER = frozenset(["no", "nos", "nr", "p", "pp"])
+_SENTENCE_END = re.compile(
+    r"[.!?\u2026]+[\"'\u2019\u201d)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*"
+)
 _OPENING = re.compile(r"[\"'\u2018\u201c(\[\u00bf\u00a1]*(.)", re.DOTALL)
 _ITEM = re.compile(r"\s*(?:[-*\u2022]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _PAIR = re.compile(r"(?:^|; )[^:;.!?\n]{1,60}: ")
@@ -119,7 +124,9 @@ def cut(document: Document, chunk_tokens: int, count: CountTokens) -> tuple[Pass
             ordinal = len(passages)
             text = document.text[start:end]
             passages.append(
-                Passage(f"{document.id}:{ordinal}", document.id, ordinal, start, end, text, section.path, page)
+                Passage(
+                    f"{document.id}:{ordinal}", document.id, ordinal, start, end, text, section.path, page
+                )
             )
     return tuple(passages)
 
@@ -177,9 +184,7 @@ def _pack(
         yield current[0].start, current[-1].end, current[0].page
 
 
-def _pieces(
-    document: Document, blocks: Sequence[Block], limit: int, count: CountTokens
-) -> Iterator[Block]:
+def _pieces(document: Document, blocks: Sequence[Block], limit: int, count: CountTokens) -> Iterator[Block]:
     """Blocks that fit; a line that introduces a list is kept with it, a long block comes in parts."""
     at = 0
     while at < len(blocks):

@@ -1,5 +1,6 @@
 """The words of the library: Document, Passage, ScoredPassage. Holds no behaviour beyond slicing text."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DESK_COLLECTION = "desk"
@@ -98,8 +99,10 @@ class SearchResult:
     """Hits, best first, and what the library as a whole says about the query.
 
     `known_terms` is the share, weighted by rarity, of the query's terms that occur anywhere in the readable
-    collections; 0.0 for a query that has no terms beside stop words.
+    collections; 0.0 for a query that has no terms beside stop words. `term_weights` gives each query term's
+    rarity, which `index.search.coverage` weighs a text with.
     """
 
     hits: tuple[ScoredPassage, ...]
     known_terms: float
+    term_weights: Mapping[str, float] = field(default_factory=dict)

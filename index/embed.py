@@ -194,7 +194,9 @@ def _convert(folder: Path) -> None:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     if not _is_intact(folder):
-        raise EmbedderError(f"The converted model could not be written to {folder}: check space and rights there.")
+        raise EmbedderError(
+            f"The converted model could not be written to {folder}: check space and rights there."
+        )
 
 
 def _save_converted(source: Path, target: Path) -> None:
@@ -203,7 +205,11 @@ def _save_converted(source: Path, target: Path) -> None:
     from transformers import BertModel
 
     bert = BertModel.from_pretrained(
-        source, local_files_only=True, attn_implementation="eager", add_pooling_layer=False, dtype=torch.float32
+        source,
+        local_files_only=True,
+        attn_implementation="eager",
+        add_pooling_layer=False,
+        dtype=torch.float32,
     ).eval()
 
     class Pooled(torch.nn.Module):

@@ -20,16 +20,19 @@ _MAX_TERMS = 64
 _WRITER_BYTES = 32_000_000
 
 STOP_WORDS = frozenset(
-    """a about after again all also am an and any anybody anyone anything are as at be because been before being
-    below between both but by came can cannot come could did do does doing done down during each else ever every
-    few for from further get gets getting give given go goes going gone got had happen happens has have having he
-    hello help her here hers hi him his how i if in into is it its itself just know let like make many me
-    might mine more most much must my myself need needs no nor not now of off on once one only onto or other our
-    ours out over own please same shall she should since so some somebody someone something such sure take tell
-    than thank thanks that the their theirs them then there these they thing things this those through to too
-    under until up upon us use used using very want wants was way we were what when where whether which while who
-    whom whose why will with without would yes yet you your yours
-    don doesn didn isn aren wasn weren hasn haven hadn won wouldn couldn shouldn ll re ve s t d m""".split()
+    re.findall(
+        r"\w+",
+        """a about after again all also am an and any anybody anyone anything are as at be because been before being
+below between both but by came can cannot come could did do does doing done down during each else ever every
+few for from further get gets getting give given go goes going gone got had happen happens has have having he
+hello help her here hers hi him his how i if in into is it its itself just know let like make many me might
+mine more most much must my myself need needs no nor not now of off on once one only onto or other our ours
+out over own please same shall she should since so some somebody someone something such sure take tell than
+thank thanks that the their theirs them then there these they thing things this those through to too under
+until up upon us use used using very want wants was way we were what when where whether which while who whom
+whose why will with without would yes yet you your yours
+don doesn didn isn aren wasn weren hasn haven hadn won wouldn couldn shouldn ll re ve s t d m""",
+    )
 )
 """Words that say nothing about the topic, those of asking included."""
 
@@ -76,7 +79,8 @@ def query_terms(text: str) -> list[str]:
 def _with_joined(text: str) -> str:
     """`text` with "email" after "e-mail", so that both spellings find it."""
     return _COMPOUND.sub(
-        lambda found: f"{found.group()} {''.join(found.groups())}" if _is_short(found) else found.group(), text
+        lambda found: f"{found.group()} {''.join(found.groups())}" if _is_short(found) else found.group(),
+        text,
     )
 
 

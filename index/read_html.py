@@ -1,16 +1,24 @@
 """HTML to blocks of plain text: headings, paragraphs, lists, tables. Drops scripts, styles and navigation."""
 
+import re
+
 from bs4 import BeautifulSoup, NavigableString, Tag
 from bs4.element import CData, PreformattedString
 
 from index.blocks import TextAssembler, one_line
 
 _DROPPED = frozenset(
-    "script style nav noscript template svg math head iframe object canvas audio video select button".split()
+    re.findall(
+        r"\w+",
+        "script style nav noscript template svg math head iframe object canvas audio video select button",
+    )
 )
 _INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i img input ins kbd label mark meter output "
-    "progress q rp rt ruby s samp small span strike strong sub sup time tt u var wbr".split()
+    re.findall(
+        r"\w+",
+        """a abbr acronym b bdi bdo big cite code data del dfn em font i img input ins kbd label mark meter
+        output progress q rp rt ruby s samp small span strike strong sub sup time tt u var wbr""",
+    )
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
@@ -80,7 +88,7 @@ class _Walker:
         if isinstance(caption, Tag):
             self._into.add("paragraph", _text(caption))
         rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
-        cells = [[cell for cell in row.find_all(["td", "th"], recursive=False)] for row in rows]
+        cells = [list(row.find_all(["td", "th"], recursive=False)) for row in rows]
         written = [_spread(row) for row in cells]
         if cells and all(len(row) <= 1 for row in cells):
             for row in cells:

@@ -7,6 +7,7 @@ import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +19,7 @@ PDFIUM_LOCK = threading.Lock()
 """PDFium keeps global state: one thread at a time may be inside it, whatever the document."""
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"})
-_BULLET = re.compile(r"[•◦▪●○■□‣∙·–\-*]\s+(?=\S)")
+_BULLET = re.compile(r"[•◦▪●○■□‣∙·\u2013\-*]\s+(?=\S)")
 _LONE_BULLET = re.compile(r"[•◦▪●○■□‣∙]")
 _NUMBER = re.compile(r"\(?(\d{1,2}|[a-z])[.)]\s+(?=\S)")
 _NUMBERED_HEADING = re.compile(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s+[A-Z]")
@@ -73,7 +74,9 @@ def _extract(path: Path, name: str) -> tuple[str | None, list[list[Line]]]:
             raise SourceError(
                 f"{name} is protected by a password: save a copy without one and add that."
             ) from None
-        raise SourceError(f"{name} is not a readable PDF (it seems damaged): export or download it again.") from None
+        raise SourceError(
+            f"{name} is not a readable PDF (it seems damaged): export or download it again."
+        ) from None
     try:
         title = one_line(document.get_metadata_value("Title"))
         pages = []
@@ -103,7 +106,9 @@ def _segments(raw: Any, textpage: Any, page: int) -> list[Segment]:
         if solid:
             bold = sum(part[5] for part in solid) * 2 > len(solid)
             size = median(part[4] for part in solid)
-            found.append(Segment(text.strip(), page, solid[0][1], max(p[2] for p in solid), solid[0][3], size, bold))
+            found.append(
+                Segment(text.strip(), page, solid[0][1], max(p[2] for p in solid), solid[0][3], size, bold)
+            )
         current.clear()
 
     for index in range(raw.FPDFText_CountChars(textpage)):
@@ -155,7 +160,9 @@ def _lines(segments: list[Segment]) -> list[Line]:
 
 def _joined_bullet(line: Line) -> Line:
     """A bullet or number set apart from its item belongs to it."""
-    if len(line) == 2 and (_LONE_BULLET.fullmatch(line[0].text) or re.fullmatch(r"\(?\w{1,2}[.)]", line[0].text)):
+    if len(line) == 2 and (
+        _LONE_BULLET.fullmatch(line[0].text) or re.fullmatch(r"\(?\w{1,2}[.)]", line[0].text)
+    ):
         return [replace(line[1], text=f"{line[0].text} {line[1].text}", x0=line[0].x0)]
     return line
 
@@ -275,8 +282,10 @@ class _Layout:
         value = int(number.group(1))
         if value == 1:
             return True
-        return self._kind == "list" and self._texts[-1:] != [] and any(
-            text.startswith(f"{value - 1}. ") for text in self._texts
+        return (
+            self._kind == "list"
+            and self._texts[-1:] != []
+            and any(text.startswith(f"{value - 1}. ") for text in self._texts)
         )
 
     def _near(self, part: Segment, last: Segment) -> bool:
@@ -339,7 +348,7 @@ class _Layout:
 def _rows(lines: list[Line], columns: list[float]) -> list[list[str]]:
     """The cells' texts, row by row. Rows stand further apart than the lines of one cell; where all lines
     are evenly apart, each that has something in the first column is a row."""
-    gaps = [before[0].y - after[0].y for before, after in zip(lines, lines[1:], strict=False)]
+    gaps = [before[0].y - after[0].y for before, after in pairwise(lines)]
     limit = 1.25 * min(gaps, default=0.0)
     even = max(gaps, default=0.0) <= limit
     cells: list[list[list[str]]] = []

@@ -1,6 +1,6 @@
 """Hybrid search: nearest vectors and best words, fused into one ranking. Stores nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def search(
         for row, demoted in _ranked(rows, scores)[: max(0, k)]
     ]
     known = [term for term in terms if frequencies[term]]
-    return SearchResult(tuple(hits), _share(known, weights))
+    return SearchResult(tuple(hits), _share(known, weights), weights)
 
 
 def fuse(similarity: dict[int, float], words: Sequence[Scored]) -> dict[int, float]:
@@ -85,9 +85,8 @@ def _ranked(rows: Sequence[PassageRow], scores: dict[int, float]) -> list[tuple[
     return sorted(ranked, key=lambda pair: (-pair[1], pair[0].number))
 
 
-def _hit(row: PassageRow, score: float, similarity: float, weights: dict[str, float]) -> ScoredPassage:
+def _hit(row: PassageRow, score: float, similarity: float, weights: Mapping[str, float]) -> ScoredPassage:
     passage = row.passage
-    found = text_terms(f"{row.title}\n{passage.section}\n{passage.text}")
     return ScoredPassage(
         passage=passage,
         path=row.path,
@@ -95,13 +94,19 @@ def _hit(row: PassageRow, score: float, similarity: float, weights: dict[str, fl
         collection=row.collection,
         score=score,
         similarity=min(1.0, max(-1.0, similarity)),
-        coverage=_share([term for term in weights if term in found], weights),
+        coverage=coverage(weights, f"{row.title}\n{passage.section}\n{passage.text}"),
         updated=row.updated,
         outdated=row.outdated,
     )
 
 
-def _share(terms: Sequence[str], weights: dict[str, float]) -> float:
+def coverage(weights: Mapping[str, float], text: str) -> float:
+    """The share of the query's terms that occur in `text`, weighted by rarity, in [0, 1]."""
+    found = text_terms(text)
+    return _share([term for term in weights if term in found], weights)
+
+
+def _share(terms: Sequence[str], weights: Mapping[str, float]) -> float:
     """The part of all terms' weight that some of them make up, in [0, 1]; 0 without terms."""
     total = sum(weights.values())
     return min(1.0, sum(weights[term] for term in terms) / total) if total else 0.0

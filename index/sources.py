@@ -37,9 +37,7 @@ FORMATS = {
 }
 """Suffix to format of every file that can be read."""
 
-_MONTHS = (
-    "january february march april may june july august september october november december".split()
-)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = (
     r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\s+(?P<month>[A-Za-z]{3,9})\.?,?\s+(?P<year>\d{4})"
     r"|(?P<month2>[A-Za-z]{3,9})\.?\s+(?P<day2>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<year2>\d{4})"
@@ -50,13 +48,16 @@ _STATED = (
     r"(?:applied|valid|in force)\s+until\s*:?\s*",
 )
 _OUTDATED = re.compile(
-    r"^(?:note:\s*)?(?:out of date|outdated|superseded|obsolete|archived|withdrawn|expired|no longer (?:valid|in force))\b"
+    r"^(?:note:\s*)?(?:out of date|outdated|superseded|obsolete|archived|withdrawn|expired|"
+    r"no longer (?:valid|in force))\b"
     r"|\b(?:this|the present)\s+(?:\w+\s+){1,3}?(?:applied until|(?:has been|is|was|have been|are)\s+"
     r"(?:\w+\s+)?(?:superseded|replaced|withdrawn|obsolete|archived|out of date|outdated|"
     r"no longer (?:valid|in force|current|in use|maintained))|no longer applies|does not apply any ?more)",
     re.IGNORECASE | re.MULTILINE,
 )
-_OUTDATED_TITLE = re.compile(r"\b(?:superseded|obsolete|outdated|archived|withdrawn|out of date)\b", re.IGNORECASE)
+_OUTDATED_TITLE = re.compile(
+    r"\b(?:superseded|obsolete|outdated|archived|withdrawn|out of date)\b", re.IGNORECASE
+)
 _HEAD_CHARACTERS = 800
 """How much of a text counts as its head: what stands further down is about something else."""
 
@@ -95,7 +96,9 @@ def load_source(path: Path, *, name: str, collection: str, max_bytes: int) -> Do
         )
         raise SourceError(f"{name} has no text in it: {hint}.")
     if len(text) > MAX_CHARACTERS:
-        raise SourceError(f"{name} holds {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: split it.")
+        raise SourceError(
+            f"{name} holds {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: split it."
+        )
     title = _title(into, stated, name, data_format)
     return Document(
         id=document_id(name, collection),
@@ -159,11 +162,11 @@ def _date(found: re.Match[str]) -> str | None:
         if parts["iso"]:
             return datetime.date.fromisoformat(parts["iso"]).isoformat()
         month = (parts["month"] or parts["month2"]).lower()
-        number = next(index for index, name in enumerate(_MONTHS, 1) if name.startswith(month))
+        number = _MONTHS.index(month[:3]) + 1
         return datetime.date(
             int(parts["year"] or parts["year2"]), number, int(parts["day"] or parts["day2"])
         ).isoformat()
-    except (ValueError, StopIteration):
+    except ValueError:
         return None
 
 
@@ -189,10 +192,7 @@ def _title(into: TextAssembler, stated: str | None, name: str, data_format: str)
 
 def decode(data: bytes, name: str) -> str:
     """The text of a file in UTF-8, UTF-16 with its mark, or Windows-1252. Raises SourceError for others."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
+    encodings = ["utf-16"] if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ["utf-8-sig", "cp1252"]
     for encoding in encodings:
         try:
             text = data.decode(encoding)

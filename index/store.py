@@ -94,8 +94,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             self.close()
             raise StoreError(
-                f"The library at {path} cannot be opened ({error}): move the file away and run "
-                "`python -m index build`."
+                f"The library at {path} cannot be opened ({error}): move the file away and run `python -m index build`."
             ) from None
 
     def _connect(self) -> sqlite3.Connection:
@@ -168,6 +167,21 @@ class Store:
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
+    def next_number(self) -> int:
+        """The number of the next passage; numbers are never used twice."""
+        with self.reading() as connection:
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'passages'").fetchone()
+        return int(row[0]) + 1 if row else 1
+
+    def replaced_by(self, document: Document) -> list[int]:
+        """The numbers of the passages that go when `put` stores a document."""
+        with self.reading() as connection:
+            return [number for old in _replaced(connection, document) for number in _numbers(connection, old)]
+
+    def numbers_of(self, document_id: str) -> list[int]:
+        with self.reading() as connection:
+            return _numbers(connection, document_id)
+
     def put(
         self,
         document: Document,
@@ -175,32 +189,25 @@ class Store:
         vectors: NDArray[np.float32],
         *,
         stored: Stored,
-    ) -> tuple[list[int], list[int]]:
+        first: int,
+    ) -> None:
         """Stores a document in place of the one with its id or its path in its collection.
 
-        `vectors` is (len(passages), d) float32. Returns the numbers of the new passages and of those gone.
+        `vectors` is (len(passages), d) float32; passages are numbered upwards from `first`.
         """
         with self.writing() as connection:
-            replaced = connection.execute(
-                "SELECT id FROM documents WHERE id = ? OR (collection = ? AND path = ?)",
-                (document.id, document.collection, document.path),
-            ).fetchall()
-            gone = [number for (old,) in replaced for number in _delete(connection, old)]
+            for old in _replaced(connection, document):
+                connection.execute("DELETE FROM documents WHERE id = ?", (old,))
             _insert(connection, document, stored)
-            numbers = [
-                _insert_passage(connection, passage, vector)
-                for passage, vector in zip(passages, vectors, strict=True)
-            ]
-            connection.execute("DELETE FROM failures WHERE path = ?", (document.path,))
+            for number, (passage, vector) in enumerate(zip(passages, vectors, strict=True), first):
+                _insert_passage(connection, number, passage, vector)
             _raise_revision(connection)
-        return numbers, gone
 
-    def remove(self, document_id: str) -> list[int]:
-        """Removes a document; returns the numbers of its passages."""
+    def remove(self, document_id: str) -> None:
+        """Removes a document and its passages."""
         with self.writing() as connection:
-            gone = _delete(connection, document_id)
+            connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
             _raise_revision(connection)
-        return gone
 
     def touch(self, document_id: str, stamp: str) -> None:
         """Notes that a file has a new time of change but the same content."""
@@ -218,7 +225,9 @@ class Store:
 
     def failures(self) -> list[Failure]:
         with self.reading() as connection:
-            rows = connection.execute("SELECT path, stamp, hash, reason FROM failures ORDER BY path").fetchall()
+            rows = connection.execute(
+                "SELECT path, stamp, hash, reason FROM failures ORDER BY path"
+            ).fetchall()
         return [Failure(*row) for row in rows]
 
     def stored(self) -> list[Stored]:
@@ -232,8 +241,7 @@ class Store:
     def find(self, collection: str, path: str) -> Stored | None:
         with self.reading() as connection:
             row = connection.execute(
-                "SELECT id, path, origin, content_hash, stamp, recipe FROM documents "
-                "WHERE collection = ? AND path = ?",
+                "SELECT id, path, origin, content_hash, stamp, recipe FROM documents WHERE collection = ? AND path = ?",
                 (collection, path),
             ).fetchone()
         return Stored(*row) if row else None
@@ -254,7 +262,12 @@ class Store:
         if row is None:
             return None
         blocks = tuple(Block(*block) for block in json.loads(row[7]))
-        return Document(*row[:7], blocks, row[8], bool(row[9]))
+        return Document(
+            *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
+            blocks=blocks,
+            updated=row[8],
+            outdated=bool(row[9]),
+        )
 
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
         """All documents of some collections (None: of every one), ordered by path."""
@@ -264,7 +277,10 @@ class Store:
                 "COUNT(p.number), MAX(p.page), d.added_at FROM documents d "
                 "LEFT JOIN passages p ON p.document_id = d.id GROUP BY d.id ORDER BY d.path, d.id"
             ).fetchall()
-        infos = [DocumentInfo(*row[:6], bool(row[6]), *row[7:]) for row in rows]
+        infos = [
+            DocumentInfo(row[0], row[1], row[2], row[3], row[4], row[5], bool(row[6]), *row[7:])
+            for row in rows
+        ]
         return [info for info in infos if collections is None or info.collection in collections]
 
     def passages(self, document_id: str) -> list[Passage]:
@@ -319,7 +335,8 @@ class Store:
                 (json.dumps([int(number) for number in numbers]), json.dumps(sorted(collections))),
             ).fetchall()
         return [
-            PassageRow(row[0], Passage(*row[1:9]), row[9], row[10], row[11], row[12], bool(row[13])) for row in rows
+            PassageRow(row[0], Passage(*row[1:9]), row[9], row[10], row[11], row[12], bool(row[13]))
+            for row in rows
         ]
 
     def problems(self) -> list[str]:
@@ -346,9 +363,16 @@ def _raise_revision(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'revision'")
 
 
-def _delete(connection: sqlite3.Connection, document_id: str) -> list[int]:
+def _replaced(connection: sqlite3.Connection, document: Document) -> list[str]:
+    rows = connection.execute(
+        "SELECT id FROM documents WHERE id = ? OR (collection = ? AND path = ?)",
+        (document.id, document.collection, document.path),
+    ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def _numbers(connection: sqlite3.Connection, document_id: str) -> list[int]:
     rows = connection.execute("SELECT number FROM passages WHERE document_id = ?", (document_id,)).fetchall()
-    connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
     return [int(row[0]) for row in rows]
 
 
@@ -366,16 +390,17 @@ def _insert(connection: sqlite3.Connection, document: Document, stored: Stored) 
     )
 
 
-def _insert_passage(connection: sqlite3.Connection, passage: Passage, vector: NDArray[np.float32]) -> int:
-    cursor = connection.execute(
-        'INSERT INTO passages (id, document_id, ordinal, start, "end", text, section, page, vector) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+def _insert_passage(
+    connection: sqlite3.Connection, number: int, passage: Passage, vector: NDArray[np.float32]
+) -> None:
+    connection.execute(
+        'INSERT INTO passages (number, id, document_id, ordinal, start, "end", text, section, page, vector) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(passage.id, passage.document_id, passage.ordinal, passage.start, passage.end, passage.text),
-            *(passage.section, passage.page, vector.astype("<f4").tobytes()),
+            *(number, passage.id, passage.document_id, passage.ordinal, passage.start, passage.end),
+            *(passage.text, passage.section, passage.page, vector.astype("<f4").tobytes()),
         ),
     )
-    return int(cursor.lastrowid or 0)
 
 
 def _escaped(text: str) -> str:

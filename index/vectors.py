@@ -1,6 +1,6 @@
 """Nearest passages by cosine, in FAISS: exact search over unit vectors. Derived from the store."""
 
-import os
+import importlib
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +45,6 @@ class VectorIndex:
         self, vector: NDArray[np.float32], n: int, allowed: "Allowed | None" = None
     ) -> list[tuple[int, float]]:
         """At most n (number, cosine) pairs, the nearest first, among the allowed numbers (None: all)."""
-        import faiss
-
         if not len(self) or n < 1:
             return []
         row = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, self.dimension)
@@ -54,7 +52,7 @@ class VectorIndex:
         if allowed is None:
             scores, numbers = self._index.search(row, n)
         else:
-            scores, numbers = self._index.search(row, n, params=faiss.SearchParameters(sel=allowed.selector))
+            scores, numbers = self._index.search(row, n, params=allowed.parameters())
         return [(int(i), float(s)) for i, s in zip(numbers[0], scores[0], strict=True) if i >= 0]
 
     def similarity(self, vector: NDArray[np.float32], numbers: Sequence[int]) -> dict[int, float]:
@@ -84,7 +82,7 @@ class VectorIndex:
         beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
             faiss.write_index(self._index, str(beside))
-            os.replace(beside, path)
+            beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
 
@@ -109,10 +107,14 @@ class Allowed:
     """A set of numbers that a search may return, as a bitmap over all of them."""
 
     def __init__(self, numbers: Sequence[int] | NDArray[np.int64]) -> None:
-        import faiss
-
+        faiss: Any = importlib.import_module("faiss")
         wanted = np.asarray(numbers, dtype=np.int64)
         mask = np.zeros(int(wanted.max()) + 1 if len(wanted) else 1, dtype=np.uint8)
         mask[wanted] = 1
         self._bits = np.packbits(mask, bitorder="little")  # kept: FAISS points into it
-        self.selector = faiss.IDSelectorBitmap(self._bits)
+        self._selector = faiss.IDSelectorBitmap(self._bits)
+        self._faiss = faiss
+
+    def parameters(self) -> Any:
+        """What makes a FAISS search keep to these numbers."""
+        return self._faiss.SearchParameters(sel=self._selector)

@@ -71,16 +71,19 @@ class Corpus:
 def read_corpus(desk: Path) -> Corpus:
     """The corpus of the desk in folder `desk`. Raises DatasetError when there is nothing to learn from."""
     folder = desk / "pretraining"
-    restatements, dialogues = folder / "restatements.jsonl", folder / "dialogues.jsonl"
-    for needed in (desk / "documents", restatements, dialogues):
-        if not needed.exists():
-            raise DatasetError(f"{needed} is missing: pre-training reads documents/ and pretraining/*.jsonl.")
+    restatements, dialogues = sorted(folder.glob("restatements*.jsonl")), sorted(folder.glob("dialogues*.jsonl"))
+    if not (restatements and dialogues and (desk / "documents").is_dir()):
+        raise DatasetError(
+            f"{desk} lacks documents/, pretraining/restatements.jsonl or pretraining/dialogues.jsonl: "
+            "pre-training learns from these."
+        )
     return Corpus(
         documents=tuple(text for path in sorted((desk / "documents").rglob("*")) if (text := _plain(path))),
-        restatements=tuple(row.texts for row in _read_rows(restatements, RestatementRow)),
+        restatements=tuple(row.texts for path in restatements for row in _read_rows(path, RestatementRow)),
         dialogues=tuple(
             tuple(Message(message.role, message.content) for message in row.messages)
-            for row in _read_rows(dialogues, DialogueRow)
+            for path in dialogues
+            for row in _read_rows(path, DialogueRow)
         ),
         glossary=_glossary(folder / "glossary.txt"),
     )

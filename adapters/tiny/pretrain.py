@@ -190,15 +190,25 @@ def _contrast_loss(model: Any, head: Any, rows: list[list[int]], temperature: fl
     """InfoNCE between rows 2i and 2i+1, every other row of the batch a negative."""
     import torch
 
+    order = sorted(range(len(rows)), key=lambda position: len(rows[position]))
+    cut = -(-len(order) // 4)
+    parts = [_opening_states(model, [rows[at] for at in order[i : i + cut]]) for i in range(0, len(order), cut)]
+    states = torch.cat(parts)[torch.tensor(order).argsort()]
+    vectors = torch.nn.functional.normalize(head(states), dim=-1)
+    similar = vectors @ vectors.T / temperature
+    similar = similar.masked_fill(torch.eye(len(rows), dtype=torch.bool), -1e9)
+    return torch.nn.functional.cross_entropy(similar, torch.arange(len(rows)) ^ 1)
+
+
+def _opening_states(model: Any, rows: list[list[int]]) -> Any:
+    """(rows, hidden): the last layer's state at each row's last token."""
+    import torch
+
     width = max(len(row) for row in rows)
     # Causal attention: padding on the right cannot reach a real token, so no mask is needed.
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    opens = states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
-    vectors = torch.nn.functional.normalize(head(opens), dim=-1)
-    similar = vectors @ vectors.T / temperature
-    similar = similar.masked_fill(torch.eye(len(rows), dtype=torch.bool), -1e9)
-    return torch.nn.functional.cross_entropy(similar, torch.arange(len(rows)) ^ 1)
+    return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
 
 
 def _text_loss(model: Any, ids: Any) -> Any:

@@ -1,0 +1,216 @@
+"""The command line of the library: add, build, status, search, remove, verify.
+
+Results go to standard output (one JSON object per line with --json), progress and logs to standard error.
+A command that fails says why in one sentence on standard error and exits with 2.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from desk.config import DEFAULT_DESK, IndexSettings, load_desk
+from desk.errors import DeskError
+from index.document import DESK_COLLECTION, DocumentInfo, ScoredPassage
+from index.embed import MiniLM
+from index.errors import LibraryError, SourceError
+from index.library import BuildProgress, BuildReport, Library, open_library, supported
+
+Write = Callable[[dict[str, Any], str], None]
+"""Prints one result: as JSON, or the sentence beside it."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 if all went well, 1 if `verify` or a file of many found fault, 2 if the command could not be done."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+    def write(row: dict[str, Any], sentence: str) -> None:
+        print(json.dumps(row, ensure_ascii=False) if options.json else sentence, flush=True)
+
+    try:
+        return int(options.run(options, load_desk(options.desk).index, write))
+    except (LibraryError, DeskError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; what was stored so far is kept.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--desk", type=Path, default=DEFAULT_DESK, metavar="DIR", help="the desk's folder")
+    common.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
+    parser = argparse.ArgumentParser(
+        prog="python -m index",
+        description="The documents of a desk: make them searchable, search them, see what is stored. "
+        "Files in the desk's documents folder are taken in by themselves; `add` copies others in.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=[common], help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    add = command("add", _add, "copy files, or the files of a folder, into the library")
+    add.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    command("build", _build, "bring the library up to the desk's documents folder")
+    command("status", _status, "what the library holds, and which files could not be read")
+    find = command("search", _search, "the passages that fit a question best")
+    find.add_argument("query", metavar="QUERY")
+    find.add_argument("-k", type=_positive, default=5, help="how many passages (default: 5)")
+    remove = command("remove", _remove, "remove a document that was added")
+    remove.add_argument("id", metavar="ID")
+    command("verify", _verify, "check that database, indexes and files agree; exit status 1 if they do not")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[BuildProgress], None]]:
+    """A function that draws a bar on standard error, made on its first call."""
+    from tqdm import tqdm
+
+    bars: list[Any] = []
+
+    def draw(progress: BuildProgress) -> None:
+        if not bars:
+            bars.append(tqdm(total=progress.total, desc="Building the index", unit="file", file=sys.stderr))
+        bars[0].update(progress.done - bars[0].n)
+
+    try:
+        yield draw
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+@contextmanager
+def _opened(settings: IndexSettings) -> Iterator[Library]:
+    """The library, built if absent or stale."""
+    with _progress() as draw:
+        library = open_library(settings, draw)
+    try:
+        for path, reason in library.status().failures:
+            logging.getLogger(__name__).warning("%s was left out: %s", path, reason)
+        yield library
+    finally:
+        library.close()
+
+
+def _add(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    faults = 0
+    with _opened(settings) as library:
+        for path, name in _chosen(options.paths, settings):
+            try:
+                document = library.add_file(path, name=name)
+            except SourceError as error:
+                print(f"{error}", file=sys.stderr)
+                faults += 1
+                continue
+            row = {"type": "added", "id": document.id, "path": document.path, "title": document.title}
+            write(row, f"{document.id}  {document.path}  {document.title}")
+    return 2 if faults else 0
+
+
+def _chosen(paths: list[Path], settings: IndexSettings) -> Iterator[tuple[Path, str]]:
+    """The files to add with their names. Those in the desk's folder are in the library already."""
+    inside = settings.documents.resolve()
+    for path in paths:
+        files = (
+            sorted(p for p in path.rglob("*") if p.is_file() and supported(p)) if path.is_dir() else [path]
+        )
+        for file in files:
+            if file.resolve().is_relative_to(inside):
+                print(f"{file} is part of the desk: it was taken in by the build.", file=sys.stderr)
+            else:
+                yield file, file.relative_to(path).as_posix() if path.is_dir() else file.name
+
+
+def _build(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    library = Library.open(settings, MiniLM(settings.models, settings.threads))
+    try:
+        with _progress() as draw:
+            report = library.build(draw)
+    finally:
+        library.close()
+    for path, reason in report.failures:
+        print(f"{path} was left out: {reason}", file=sys.stderr)
+    write({"type": "built"} | dataclasses.asdict(report), _report(report))
+    return 0
+
+
+def _report(report: BuildReport) -> str:
+    return (
+        f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, "
+        f"{len(report.failures)} not readable, in {report.seconds:.1f} s."
+    )
+
+
+def _status(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    with _opened(settings) as library:
+        status = library.status()
+        formats = ", ".join(f"{count} {name}" for name, count in status.formats.items())
+        write(
+            {"type": "status"} | dataclasses.asdict(status),
+            f"{status.documents} documents ({formats}), {status.passages} passages of at most "
+            f"{status.chunk_tokens} tokens\nembedded by {status.embedding_model}\nstored in {status.state}",
+        )
+        for info in library.documents():
+            write({"type": "document"} | dataclasses.asdict(info), _listed(info))
+    return 0
+
+
+def _listed(info: DocumentInfo) -> str:
+    notes = [f"{info.passages} passages", f"updated {info.updated}" if info.updated else ""]
+    notes += ["out of date" if info.outdated else "", "upload" if info.collection != DESK_COLLECTION else ""]
+    return f"{info.id}  {info.path}  {info.title} ({', '.join(note for note in notes if note)})"
+
+
+def _search(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    with _opened(settings) as library:
+        vector = library.embedder.embed([options.query])[0]
+        result = library.search(options.query, vector, options.k, frozenset({DESK_COLLECTION}))
+        for rank, hit in enumerate(result.hits, 1):
+            write({"type": "hit", "rank": rank} | dataclasses.asdict(hit), _found(rank, hit))
+    return 0
+
+
+def _found(rank: int, hit: ScoredPassage) -> str:
+    page = f", page {hit.passage.page}" if hit.passage.page else ""
+    section = f" - {hit.passage.section}" if hit.passage.section else ""
+    head = f"{rank}. {hit.title}{section} ({hit.path}{page}; score {hit.score:.2f})"
+    return "\n   ".join([head, *hit.passage.text.split("\n")])
+
+
+def _remove(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    with _opened(settings) as library:
+        library.remove(options.id)
+        write({"type": "removed", "id": options.id}, f"{options.id} is removed.")
+    return 0
+
+
+def _verify(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    with _opened(settings) as library:
+        problems = library.verify()
+    for problem in problems:
+        write({"type": "problem", "problem": problem}, problem)
+    if not problems:
+        write({"type": "verified"}, "Database, indexes and files agree.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What tests share: the sample desk assembled once, a running server, and a browser."""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from app.assembly import Switchboard
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All state of the run, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("state")
+    before = os.environ.get("SWITCHBOARD_HOME")
+    os.environ["SWITCHBOARD_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SWITCHBOARD_HOME"]
+    else:
+        os.environ["SWITCHBOARD_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def board(state_folder: Path) -> "Iterator[Switchboard]":
+    """The sample desk, for real: its index, its base model, its adapters."""
+    from app.assembly import assemble
+    from desk.config import load_desk
+
+    assembled = assemble(load_desk())
+    yield assembled
+    assembled.close()
+
+
+@pytest.fixture(scope="session")
+def address(board: "Switchboard") -> Iterator[str]:
+    """The address of a server that runs the sample desk."""
+    import uvicorn
+
+    from app.server import build_server
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(build_server(board), host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.started, "the server did not start within 60 s"
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """A real Chromium; skipped with the reason where there is none, unless the run requires one."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        reason = "no Chromium on this machine: `apt-get install chromium` runs the browser tests"
+        if os.environ.get("SWITCHBOARD_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield launched
+        launched.close()
