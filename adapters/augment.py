@@ -33,7 +33,7 @@ class Noise:
 
 def disturb(text: str, noise: Noise, chance: random.Random) -> str:
     """`text` with some of the changes; at least half of its words stay, and at least two."""
-    words = text.split()
+    words = text.split(" ")
     rate = noise.drop * 2 * chance.random()
     kept = [word for word in words if chance.random() >= rate]
     if len(kept) >= max(2, len(words) // 2):

@@ -125,10 +125,11 @@ def token_rows(examples: list[Example], tokenizer: Any, settings: TrainingSettin
 
 
 def disturb_prompt(prompt: str, noise: Noise, chance: random.Random) -> str:
-    """The prompt with noise on its last line; a first line that instructs stays as it is."""
-    instruction, _, text = prompt.rpartition("\n") if prompt.count("\n") == 1 else ("", "", prompt)
-    text = disturb(text, noise, chance)
-    return f"{instruction}\n{text}" if instruction else text
+    """The prompt with noise; where it has several lines, the first instructs and stays as it is."""
+    instruction, newline, text = prompt.partition("\n")
+    if not newline:
+        return disturb(prompt, noise, chance)
+    return f"{instruction}\n{disturb(text, noise, chance)}"
 
 
 def _scaled(factor: float) -> Noise:

@@ -4,17 +4,26 @@ base (frozen, 16-bit rounded) -> LoRA on Phi-3's four fused projections -> TRL's
 questions, loss on the answer alone -> adapter weights and manifest in a folder that appears when complete.
 """
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from adapters.base import LoadedBase
-from adapters.config import TARGET_MODULES, AdapterFile, AdapterManifest, TrainingSettings, files_hash, write_manifest
+from adapters.config import (
+    TARGET_MODULES,
+    AdapterFile,
+    AdapterManifest,
+    TrainingSettings,
+    files_hash,
+    read_manifest,
+    write_manifest,
+)
 from adapters.dataset import Example, dataset_hash, token_rows
-from adapters.errors import DatasetError
+from adapters.errors import AdapterError, DatasetError
+from desk.config import AdapterSettings
 
 
 def train_adapter(
@@ -36,11 +45,14 @@ def train_adapter(
     run_sft(model, base.tokenizer, examples, settings)
     for parameter_name, value in model.named_parameters():
         if value.requires_grad and not torch.isfinite(value).all():
-            raise DatasetError(f"training {name} diverged ({parameter_name} is not finite): lower learning_rate.")
+            raise DatasetError(
+                f"training {name} diverged ({parameter_name} is not finite): lower learning_rate."
+            )
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=output.parent))
     try:
         manifest = save_adapter(scratch, model, name, file, examples, base, version)
+        scratch.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
         scratch.rename(output)
@@ -122,7 +134,9 @@ def save_adapter(
 
     state = get_peft_model_state_dict(model)
     weights = folder / "adapter_model.safetensors"
-    save_file({key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in state.items()}, weights)
+    save_file(
+        {key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in state.items()}, weights
+    )
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.manifest.name
     config.inference_mode = True
@@ -147,4 +161,10 @@ def save_adapter(
     return manifest
 
 
-Progress = Callable[[str], None]
+def next_version(name: str, settings: AdapterSettings) -> int:
+    """One more than the newest weights of that name, trained or shipped; 1 when there are none."""
+    newest = 0
+    for folder in (settings.trained / name, settings.shipped / name / "weights"):
+        with contextlib.suppress(AdapterError):
+            newest = max(newest, read_manifest(folder / "manifest.json", AdapterManifest).version)
+    return newest + 1

@@ -15,9 +15,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from index.library import BuildProgress
-
     from app.assembly import Switchboard
+    from index.library import BuildProgress
 
 INTRUDER = (
     "The package {name!r} was imported from {where}, not from {root}. Another package of that name is "

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters.engine import Engine
-
 from chains.assistant import Assistant, fit_router
 from desk.config import Desk
 from index.embed import Embedder

@@ -31,7 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _route(desk: "Desk", as_json: bool) -> int:
     from adapters.engine import Engine
-
     from chains.assistant import fit_router
     from chains.router import RouterInput
     from chains.turn import Routed

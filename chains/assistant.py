@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from adapters.dataset import read_questions
-from adapters.engine import Engine
-from index.embed import Embedder
-from index.library import Library
 from langchain_core.runnables import RunnableBranch, RunnableGenerator
 from numpy.typing import NDArray
 
+from adapters.dataset import read_examples
+from adapters.engine import Engine
 from adapters.errors import ModelError
 from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
@@ -28,7 +26,9 @@ from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Route
 from chains.workflow import run_workflow, ticket_text
 from desk.config import ChainSettings
 from index.document import DESK_COLLECTION, SearchResult
+from index.embed import Embedder
 from index.errors import LibraryError
+from index.library import Library
 
 log = logging.getLogger("switchboard.turn")
 Vectors = NDArray[np.float32]
@@ -168,7 +168,7 @@ def _streaming(
 def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, engine: Engine) -> Router:
     """A router for the desk as it is now: its routes, its adapters' questions, its golden turns."""
     questions = {
-        info.name: read_questions(settings.adapter_folder / info.name)
+        info.name: tuple(row.prompt for row in read_examples(settings.adapter_folder / info.name / "train.jsonl"))
         for info in engine.adapters
         if "chat" in info.capabilities
     }

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from adapters.engine import Engine, Message
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict
+
+from adapters.engine import Engine, Message
 
 
 class PhiChatModel(BaseChatModel):

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from index.chunk import sentences
 from numpy.typing import NDArray
 
 from chains.turn import Citation
+from index.chunk import sentences
 from index.document import Document, ScoredPassage
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]

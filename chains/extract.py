@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from index.chunk import sentences
 from numpy.typing import NDArray
 
 from chains.citations import Quote
+from index.chunk import sentences
 from index.document import ScoredPassage
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]

@@ -102,19 +102,43 @@ def cached_vectors(texts: Sequence[str], embed: Embed, embedder: str, folder: Pa
     return vectors
 
 
+@dataclass(frozen=True, slots=True)
+class _Softmax:
+    """A fitted multinomial logistic regression as plain arrays: scikit-learn's own call costs milliseconds."""
+
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+    def __call__(self, row: NDArray[Any]) -> NDArray[np.float64]:
+        logits = self.weights @ row + self.bias
+        powers = np.exp(logits - logits.max())
+        return np.asarray(powers / powers.sum())
+
+
+def _fit(rows: NDArray[Any], targets: NDArray[np.int64], strength: float) -> _Softmax:
+    """Targets are 0..n-1, each present; `strength` is scikit-learn's C. Classes weigh alike whatever their size."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(rows, targets)
+    weights, bias = model.coef_, model.intercept_
+    if len(weights) == 1:  # two classes: scikit-learn keeps one row
+        weights, bias = np.vstack([0 * weights, weights]), np.concatenate([0 * bias, bias])
+    return _Softmax(weights, bias)
+
+
 class Router:
     """Decides a turn's route. Fitting takes a second or two; deciding well under a millisecond."""
 
     def __init__(self, utterances: Utterances, vectors: Vectors, workflow_titles: dict[str, str]) -> None:
-        from sklearn.linear_model import LogisticRegression
-
         self._labels = sorted(set(utterances.labels), key=lambda label: (label.route, label.name or ""))
         self._titles = workflow_titles
         self._vectors = vectors
-        self._targets = np.array([self._labels.index(label) for label in utterances.labels])
-        self._first = LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000)
-        self._first.fit(vectors, self._targets)
-        self._second: Any = None
+        targets = np.array([self._labels.index(label) for label in utterances.labels])
+        self._members = {route: [i for i, label in enumerate(self._labels) if label.route is route] for route in Route}
+        self._rows = {route: np.isin(targets, members) for route, members in self._members.items()}
+        self._first = _fit(vectors, targets, strength=10.0)
+        self._second: _Softmax | None = None
+        self._second_routes: list[Route] = []
         self._rescue: float | None = None
         self._least_evidence = LEAST_EVIDENCE
 
@@ -124,16 +148,17 @@ class Router:
 
     def fit_evidence(self, golden: Sequence[GoldenRoute]) -> None:
         """Fits the second stage on development turns; with fewer than three routes among them, does nothing."""
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        routes = [example.route.value for example in golden]
-        if len(set(routes)) < 3:
+        routes = sorted({example.route for example in golden})
+        if len(routes) < 3:
             return
         features = np.stack([self._features(example.given) for example in golden])
-        self._second = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
-        self._second.fit(features, routes)
+        mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
+        targets = np.array([routes.index(example.route) for example in golden])
+        fitted = _fit((features - mean) / spread, targets, strength=1.0)
+        # The scaling becomes part of the weights.
+        weights = fitted.weights / spread
+        self._second = _Softmax(weights, fitted.bias - weights @ mean)
+        self._second_routes = routes
         self._least_evidence = _best_cut(
             [evidence(e.given.found) for e in golden if e.route is Route.RETRIEVAL and not e.refused],
             [evidence(e.given.found) for e in golden if e.refused],
@@ -145,7 +170,7 @@ class Router:
 
     def decide(self, given: RouterInput) -> RouteDecision:
         """The route, with its probabilities and the reason in words. A choice of the sender always wins."""
-        labels = self._label_probabilities(given.vector)
+        labels = self._first(given.vector)
         probabilities = self._route_probabilities(given, labels)
         if given.route is not None or given.adapter is not None:
             return self._chosen(given, labels, probabilities)
@@ -189,29 +214,20 @@ class Router:
             reason = f"You chose Documents; {_strong_words(given.found.hits)}"
         return RouteDecision(route, adapter, workflow, probabilities, reason, forced=True)
 
-    def _label_probabilities(self, vector: Vectors) -> NDArray[np.float64]:
-        probabilities: NDArray[np.float64] = self._first.predict_proba(vector.reshape(1, -1))[0]
-        return probabilities
-
     def _route_probabilities(self, given: RouterInput, labels: NDArray[np.float64]) -> dict[Route, float]:
         if self._second is None:
-            return {
-                route: float(sum(p for p, label in zip(labels, self._labels, strict=True) if label.route is route))
-                for route in Route
-            }
-        row = self._second.predict_proba(self._features(given).reshape(1, -1))[0]
-        known = dict(zip(self._second.classes_, row, strict=True))
-        return {route: float(known.get(route.value, 0.0)) for route in Route}
+            return {route: float(labels[members].sum()) for route, members in self._members.items()}
+        known = dict(zip(self._second_routes, self._second(self._features(given)), strict=True))
+        return {route: float(known.get(route, 0.0)) for route in Route}
 
     def _features(self, given: RouterInput) -> NDArray[np.float64]:
         """`(n,)`: per route the log-probability and nearest-utterance similarity, then three of the library."""
-        labels = self._label_probabilities(given.vector)
+        labels = self._first(given.vector)
         similarity = self._vectors @ given.vector
         row: list[float] = []
-        for route in Route:
-            members = [i for i, label in enumerate(self._labels) if label.route is route]
+        for route, members in self._members.items():
             row.append(float(np.log(labels[members].sum() + 1e-4)) if members else -9.0)
-            near = np.sort(similarity[np.isin(self._targets, members)])[-NEIGHBOURS:]
+            near = np.sort(similarity[self._rows[route]])[-NEIGHBOURS:]
             row.append(float(near.mean()) if near.size else 0.0)
         best = max((hit.similarity for hit in given.found.hits), default=0.0)
         cover = max((hit.coverage for hit in given.found.hits), default=0.0)

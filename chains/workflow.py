@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adapters.engine import Engine, Message
-from index.library import Library
-
 from adapters.errors import ModelError
 from chains.citations import Embed
 from chains.errors import TurnError
@@ -14,6 +12,7 @@ from chains.prepared import Draft, Prepared
 from chains.retrieval import quote_passages, say
 from chains.turn import Cited, Event, Filled
 from desk.config import WorkflowFile
+from index.library import Library
 
 _ORDER = re.compile(
     r"^[^\n:>]{0,100}?\b(?:triage|sort|sorted|classify|categori[sz]e|prioriti[sz]e|assign|route|process|handle|assess|"

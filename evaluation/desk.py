@@ -1,6 +1,5 @@
 """The desk's golden turns, asked for real: routes, passages, answers, refusals; and its adapters' held-out rows."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from adapters.dataset import Row, read_rows
-from adapters.engine import Engine, Message
 
+from adapters.dataset import read_examples
+from adapters.engine import Engine
+from adapters.evaluate import answer_scores, field_scores
 from app.assembly import Switchboard
 from chains.assistant import Assistant
 from chains.golden import GoldenTurn, read_golden
@@ -146,36 +146,39 @@ def cites_gold(answer: Answer | None, golden: GoldenTurn) -> bool:
     )
 
 
-def measure_adapter(engine: Engine, embedder: Embedder, folder: Path, name: str) -> dict[str, Any]:
+def measure_adapter(engine: Engine, embedder: Embedder, folder: Path, name: str) -> dict[str, Share]:
     """Exact answers on held-out phrasings: with the adapter, with it off, and MiniLM's nearest training question."""
-    train, held_out = read_rows(folder / "train.jsonl"), read_rows(folder / "eval.jsonl")
-    right = sum(_generated(engine, row, name) == row.completion.strip() for row in held_out)
-    off = sum(_generated(engine, row, None) == row.completion.strip() for row in held_out)
+    train, held_out = read_examples(folder / "train.jsonl"), read_examples(folder / "eval.jsonl")
     known = embedder.embed([row.prompt for row in train])
     asked = embedder.embed([row.prompt for row in held_out])
     nearest = np.argmax(asked @ known.T, axis=1)
     near = sum(train[int(i)].completion == row.completion for i, row in zip(nearest, held_out, strict=True))
     total = len(held_out)
+
+    def exact(adapter: str | None) -> Share:
+        return _of(answer_scores(engine, adapter, held_out, _quietly)["exact"], total)
+
     return {
-        "with_adapter": Share(right, total),
-        "adapter_off": Share(off, total),
+        "with_adapter": exact(name),
+        "adapter_off": exact(None),
         "nearest_neighbour": Share(near, total),
     }
 
 
-def measure_fields(engine: Engine, folder: Path, name: str, workflow: WorkflowFile) -> dict[str, Any]:
-    """Per field, the share filled right on tickets written apart, beside the majority class of the training rows."""
-    train = [json.loads(row.completion) for row in read_rows(folder / "train.jsonl")]
-    held_out = read_rows(folder / "eval.jsonl")
+def measure_fields(engine: Engine, folder: Path, name: str, workflow: WorkflowFile) -> dict[str, Share]:
+    """Per field, the share filled right on tickets written apart, beside these tickets' own majority class."""
+    held_out = read_examples(folder / "eval.jsonl")
     choices = {field: part.choices for field, part in workflow.fields.items()}
-    filled = [engine.fill([Message("user", row.prompt)], name, choices) for row in held_out]
-    report: dict[str, Any] = {}
-    for field in workflow.fields:
-        gold = [json.loads(row.completion)[field] for row in held_out]
-        majority = Counter(row[field] for row in train).most_common(1)[0][0]
-        report[field] = Share(sum(a[field] == b for a, b in zip(filled, gold, strict=True)), len(gold))
-        report[f"{field}_majority"] = Share(sum(majority == b for b in gold), len(gold))
-    return report
+    scores = field_scores(engine, name, held_out, choices, _quietly)
+    return {key: _of(scores[key], len(held_out)) for field in workflow.fields for key in (field, f"{field}_majority")}
+
+
+def _of(value: float, total: int) -> Share:
+    return Share(round(value * total), total)
+
+
+def _quietly() -> None:
+    """No progress to show."""
 
 
 def measure_desk(board: Switchboard, split: str) -> tuple[list[Asked], dict[str, dict[str, Share]]]:
@@ -225,10 +228,6 @@ def misses(asked: Sequence[Asked]) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _generated(engine: Engine, row: Row, adapter: str | None) -> str:
-    return "".join(engine.stream([Message("user", row.prompt)], adapter)).strip()
 
 
 def _documents_refused(one: Asked) -> bool:

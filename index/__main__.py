@@ -28,7 +28,8 @@ Write = Callable[[dict[str, Any], str], None]
 def main(arguments: list[str] | None = None) -> int:
     """0 if all went well, 1 if `verify` or a file of many found fault, 2 if the command could not be done."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("index").setLevel(logging.INFO)
 
     def write(row: dict[str, Any], sentence: str) -> None:
         print(json.dumps(row, ensure_ascii=False) if options.json else sentence, flush=True)

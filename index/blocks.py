@@ -70,9 +70,9 @@ class TextAssembler:
         """Appends one block; nothing if no visible character is in it."""
         single = kind in ("heading", "row")
         tidy = one_line(text) if single else lines_of(text, keep_indent=kind in ("list", "code"))
-        if kind == "code":
-            kind = "paragraph"
-        if not tidy.strip():
+        tidy = tidy.strip()
+        kind = "paragraph" if kind == "code" else kind
+        if not tidy:
             return
         if self.blocks:
             rows = kind == "row" and self.blocks[-1].kind == "row"

@@ -127,11 +127,6 @@ class Library:
         """The model that this library's vectors come from: questions must use the same."""
         return self._embedder
 
-    @property
-    def embedder(self) -> Embedder:
-        """What turns questions into the vectors that `search` takes."""
-        return self._embedder
-
     def close(self) -> None:
         with self._lock.alone():
             self._store.close()

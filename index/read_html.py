@@ -7,6 +7,8 @@ from bs4.element import CData, PreformattedString
 
 from index.blocks import TextAssembler, one_line
 
+_PARSER = "lxml"
+"""Not html.parser: that one nests list items and cells whose end tags are left out, as HTML allows."""
 _DROPPED = frozenset(
     re.findall(
         r"\w+",
@@ -25,7 +27,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 def read_html(source: str, into: TextAssembler) -> str | None:
     """Appends the body of `source` to `into`; returns the text of <title>, if any."""
-    soup = BeautifulSoup(source, "html.parser")
+    soup = BeautifulSoup(source, _PARSER)
     title = one_line(soup.title.get_text()) if soup.title else ""
     _Walker(into).walk(soup.body or soup)
     return title or None
@@ -34,7 +36,7 @@ def read_html(source: str, into: TextAssembler) -> str | None:
 def html_text(fragment: str) -> str:
     """The plain text of a piece of HTML, one line per block."""
     into = TextAssembler()
-    _Walker(into).walk(BeautifulSoup(fragment, "html.parser"))
+    _Walker(into).walk(BeautifulSoup(fragment, _PARSER))
     return into.text
 
 

@@ -24,6 +24,9 @@ _LONE_BULLET = re.compile(r"[•◦▪●○■□‣∙]")
 _NUMBER = re.compile(r"\(?(\d{1,2}|[a-z])[.)]\s+(?=\S)")
 _NUMBERED_HEADING = re.compile(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s+[A-Z]")
 _PAGE_NUMBER = re.compile(r"(page\s*)?\d+(\s*(of|/)\s*\d+)?", re.IGNORECASE)
+_HYPHENATED = frozenset(
+    ("self", "semi", "multi", "cross", "well", "high", "long", "short", "part", "full", "half")
+)
 _FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
 
 
@@ -59,7 +62,7 @@ def read_pdf(path: Path, name: str, into: TextAssembler) -> str | None:
                 sizes[round(part.size, 1)] += len(part.text)
     body = sizes.most_common(1)[0][0] if sizes else 10.0
     larger = sorted({size for size in sizes if size > body * 1.12}, reverse=True)
-    _Layout(into, body, larger).write(pages)
+    _Layout(into, body, larger, _spellings(pages)).write(pages)
     return title
 
 
@@ -188,6 +191,12 @@ def _without_running_titles(pages: list[list[Line]]) -> list[list[Line]]:
     return kept
 
 
+def _spellings(pages: list[list[Line]]) -> frozenset[str]:
+    """The words that stand whole on a line, in lower case, hyphenated ones as they are."""
+    lines = (_line_text(line).lower() for page in pages for line in page)
+    return frozenset(word for line in lines for word in re.findall(r"\w+(?:-\w+)*(?![-\w])", line))
+
+
 def _edge_lines(page: list[Line]) -> list[Line]:
     by_height = sorted(page, key=lambda line: -line[0].y)
     return by_height[:2] + by_height[2:][-2:]
@@ -204,7 +213,8 @@ def _line_text(line: Line) -> str:
 class _Layout:
     """Writes lines as blocks. Paragraphs go on over a page's end; the first page counts as theirs."""
 
-    def __init__(self, into: TextAssembler, body: float, larger: list[float]) -> None:
+    def __init__(self, into: TextAssembler, body: float, larger: list[float], words: frozenset[str]) -> None:
+        self._spellings = words
         self._into = into
         self._body = body
         self._larger = larger
@@ -310,12 +320,21 @@ class _Layout:
 
     def _join(self, text: str) -> None:
         before = self._texts[-1]
-        if before.endswith("\u00ad"):
-            self._texts[-1] = before[:-1] + text
-        elif before.endswith("-") and before[-2:-1].isalpha() and text[:1].islower():
-            self._texts[-1] = before[:-1] + text if _is_broken_word(before, text) else before + text
+        if before[-1:] in ("-", "\u00ad") and before[-2:-1].isalpha() and text[:1].islower():
+            self._texts[-1] = before[:-1] + ("" if self._is_one_word(before, text) else "-") + text
+        elif before.endswith("\u00ad"):
+            self._texts[-1] = before[:-1] + "-" + text
         else:
             self._texts[-1] = f"{before} {text}" if before else text
+
+    def _is_one_word(self, before: str, text: str) -> bool:
+        """Whether a hyphen at a line's end only parts a word: as the rest of the document spells it, else
+        not after e-, re-, self- and the like."""
+        first = re.split(r"[^\w]", before[:-1])[-1].lower()
+        second = re.split(r"[^\w]", text)[0].lower()
+        if f"{first}-{second}" in self._spellings:
+            return False
+        return f"{first}{second}" in self._spellings or (len(first) > 3 and first not in _HYPHENATED)
 
     def _flush(self) -> None:
         if self._texts:
@@ -366,11 +385,6 @@ def _column(part: Segment, columns: list[float]) -> int | None:
     """Which column a segment starts in: none if it starts 3 points or more beside all of them."""
     nearest = min(range(len(columns)), key=lambda index: abs(columns[index] - part.x0))
     return nearest if abs(columns[nearest] - part.x0) < 3 else None
-
-
-def _is_broken_word(before: str, text: str) -> bool:
-    """Whether a hyphen at a line's end only parts a word: not so after a whole short word (re-, e-, on-)."""
-    return len(re.split(r"[\s(]", before)[-1]) > 3 and bool(text)
 
 
 def one_line_soft(text: str) -> str:

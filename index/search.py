@@ -13,8 +13,10 @@ from index.vectors import Allowed, VectorIndex
 
 CANDIDATES = 50
 """How many passages each of the two searches puts forward."""
-LEXICAL_WEIGHT = 0.4
-"""What the best BM25 score is worth, in units of cosine."""
+LEXICAL_WEIGHT = 0.3
+"""What a BM25 score equal to the sum of its query's rarities is worth, in units of cosine. Measured on XQuAD
+(1,190 questions, 240 paragraphs), recall@1 and @5: cosine .897/.982, BM25 .934/.985, reciprocal rank fusion
+.927/.992, this .955/.997; with the score as a share of the best one instead, .955/.994."""
 OUTDATED_FACTOR = 0.85
 """An out-of-date passage keeps this share of its score when a current one scores near it."""
 NEAR = 0.75
@@ -50,7 +52,7 @@ def search(
     similarity.update(
         indexes.vectors.similarity(vector, [number for number, _ in words if number not in similarity])
     )
-    scores = fuse(similarity, words)
+    scores = fuse(similarity, words, sum(weights.values()))
     rows = indexes.store.rows(list(scores), collections)
     hits = [
         _hit(row, demoted, similarity[row.number], weights)
@@ -60,13 +62,14 @@ def search(
     return SearchResult(tuple(hits), _share(known, weights), weights)
 
 
-def fuse(similarity: dict[int, float], words: Sequence[Scored]) -> dict[int, float]:
-    """One score per passage: its cosine plus its share of the best BM25 score, weighted.
+def fuse(similarity: Mapping[int, float], words: Sequence[Scored], rarities: float) -> dict[int, float]:
+    """One score per passage: its cosine plus its weighted BM25 score.
 
-    `similarity` holds the cosine of every candidate; a passage without a vector is no candidate.
+    `similarity` holds the cosine of every candidate; `rarities` is the sum of the query's term weights, which
+    makes BM25 scores of different queries alike: a passage with few of the words gains little, even if no
+    other has more. A passage without a vector is no candidate.
     """
-    best = max((score for _, score in words), default=0.0)
-    lexical = {number: score / best for number, score in words} if best > 0 else {}
+    lexical = {number: score / rarities for number, score in words} if rarities > 0 else {}
     return {
         number: cosine + LEXICAL_WEIGHT * lexical.get(number, 0.0) for number, cosine in similarity.items()
     }

@@ -199,7 +199,7 @@ def decode(data: bytes, name: str) -> str:
         except UnicodeDecodeError:
             continue
         controls = sum(text.count(chr(code)) for code in (*range(0, 9), *range(14, 32)))
-        if controls <= len(text) * 0.001:
+        if controls <= max(1, len(text) // 1000):
             return clean(text)
     raise SourceError(f"{name} is not text in a known encoding: save it as UTF-8.")
 

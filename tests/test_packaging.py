@@ -359,3 +359,16 @@ def test_a_documented_default_of_the_environment_is_the_default() -> None:
     for name, default in variables().items():
         opening = entries[name].split(". ")[0]
         assert opening == f"Default: `{default}`" if default else opening.startswith("Default: "), name
+
+
+def test_the_variables_that_are_documented_are_those_of_the_makefile() -> None:
+    declared = re.findall(r"^([A-Z_]+) \?=", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(documented("Make, Docker and the tests")) == sorted(declared)
+
+
+def test_the_image_holds_the_code_that_the_app_imports_and_the_desks() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    copied = set(re.findall(r"^COPY (\w+)/ \1/$", dockerfile, re.MULTILINE))
+    assert copied == MAY_IMPORT["app"] | {"app", "desks"}
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
+    assert sent == copied | {"LICENSE", "requirements.txt", "requirements.lock"}

@@ -71,7 +71,10 @@ class Corpus:
 def read_corpus(desk: Path) -> Corpus:
     """The corpus of the desk in folder `desk`. Raises DatasetError when there is nothing to learn from."""
     folder = desk / "pretraining"
-    restatements, dialogues = sorted(folder.glob("restatements*.jsonl")), sorted(folder.glob("dialogues*.jsonl"))
+    restatements, dialogues = (
+        sorted(folder.glob("restatements*.jsonl")),
+        sorted(folder.glob("dialogues*.jsonl")),
+    )
     if not (restatements and dialogues and (desk / "documents").is_dir()):
         raise DatasetError(
             f"{desk} lacks documents/, pretraining/restatements.jsonl or pretraining/dialogues.jsonl: "
@@ -109,7 +112,9 @@ def _glossary(path: Path) -> tuple[tuple[str, str], ...]:
     if not path.exists():
         return ()
     pairs = (line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return tuple((term.strip(), meaning.strip()) for term, meaning in pairs if term.strip() and meaning.strip())
+    return tuple(
+        (term.strip(), meaning.strip()) for term, meaning in pairs if term.strip() and meaning.strip()
+    )
 
 
 def _plain(path: Path) -> str:

@@ -1,0 +1,178 @@
+"""`python -m adapters list | train NAME | pretrain | evaluate NAME`: the models' command line."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adapters.config import AdapterFile, read_adapter_file
+from adapters.errors import AdapterError, DatasetError, ModelError
+from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk
+from desk.errors import DeskError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0, or 1 after one clear sentence on standard error."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    commands: dict[str, Callable[[Desk, argparse.Namespace], None]] = {
+        "list": _list,
+        "train": _train,
+        "pretrain": _pretrain,
+        "evaluate": _evaluate,
+    }
+    try:
+        commands[options.command](load_desk(options.desk), options)
+    except (ModelError, DeskError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m adapters", description="The models: the base and the adapters of a desk."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument(
+            "--desk",
+            type=Path,
+            default=DEFAULT_DESK,
+            help="folder that holds desk.yaml (default: the sample desk)",
+        )
+        added.add_argument("--json", action="store_true", help="one JSON object a line on standard output")
+        return added
+
+    command("list", "Show the base model and the desk's adapters.")
+    train = command("train", "Train one adapter from its train.jsonl.")
+    train.add_argument("name", metavar="NAME", help="the adapter's folder in the desk")
+    train.add_argument("--output", type=Path, help="folder for the weights (default: the desk's state)")
+    pretrain = command("pretrain", "Train the embedded base model from scratch on the desk's texts.")
+    pretrain.add_argument("--output", type=Path, default=EMBEDDED_BASE, help="folder for the model")
+    evaluate = command("evaluate", "Score an adapter on its eval.jsonl, which it never saw.")
+    evaluate.add_argument("name", metavar="NAME")
+    evaluate.add_argument("--no-adapter", action="store_true", help="ask the bare base instead")
+    return parser
+
+
+def _list(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.engine import Engine
+
+    engine = Engine(desk.adapters)
+    if options.json:
+        print(json.dumps({"type": "base", **engine.base.model_dump(exclude={"created"})}))
+        for info in engine.adapters:
+            print(json.dumps({"type": "adapter", **_plain(info)}))
+        for sentence in engine.failures:
+            print(json.dumps({"type": "failure", "message": sentence}))
+        return
+    print(f"base      {engine.base.name}: {engine.base.parameters / 1e6:.1f}M weights. {engine.base.note}")
+    for info in engine.adapters:
+        print(
+            f"adapter   {info.name} v{info.version} ({', '.join(sorted(info.capabilities))}): {info.domain}"
+        )
+    for sentence in engine.failures:
+        print(f"refused   {sentence}")
+
+
+def _plain(info: Any) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "title": info.title,
+        "domain": info.domain,
+        "version": info.version,
+        "capabilities": sorted(info.capabilities),
+    }
+
+
+def _adapter_file(desk: Desk, name: str) -> AdapterFile:
+    folder = desk.adapters.shipped / name
+    if not folder.is_dir():
+        known = sorted(path.name for path in desk.adapters.shipped.iterdir() if path.is_dir())
+        raise DatasetError(f"There is no adapter folder {folder}; known: {', '.join(known) or 'none'}.")
+    return read_adapter_file(folder / "adapter.yaml")
+
+
+def _train(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.base import load_base
+    from adapters.dataset import read_examples
+    from adapters.train import next_version, train_adapter
+
+    file = _adapter_file(desk, options.name)
+    examples = read_examples(desk.adapters.shipped / options.name / "train.jsonl")
+    base = load_base(desk.adapters.base, desk.adapters.quantization)
+    output = options.output or desk.adapters.trained / options.name
+    print(f"training {options.name}: {len(examples)} rows on {base.manifest.name}", file=sys.stderr)
+    manifest = train_adapter(
+        options.name,
+        file,
+        examples,
+        base,
+        output,
+        version=next_version(options.name, desk.adapters),
+        threads=desk.adapters.threads,
+    )
+    if options.json:
+        print(json.dumps({"type": "trained", "output": str(output), **manifest.model_dump()}))
+    else:
+        print(f"{options.name} version {manifest.version} is in {output}")
+
+
+def _pretrain(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.tiny.build import build_base
+    from adapters.tiny.pretrain import BaseRecipe
+
+    manifest = build_base(desk.root, options.output, BaseRecipe(), desk.adapters.threads)
+    if options.json:
+        print(json.dumps({"type": "pretrained", "output": str(options.output), **manifest.model_dump()}))
+    else:
+        print(f"{manifest.name}: {manifest.parameters / 1e6:.1f}M weights in {options.output}")
+
+
+def _evaluate(desk: Desk, options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from adapters.dataset import read_examples
+    from adapters.engine import Engine
+    from adapters.evaluate import answer_scores, field_scores
+
+    file = _adapter_file(desk, options.name)
+    examples = read_examples(desk.adapters.shipped / options.name / "eval.jsonl")
+    engine = Engine(desk.adapters)
+    if options.name not in [info.name for info in engine.adapters]:
+        raise AdapterError(" ".join(engine.failures) or f"{options.name} is not trained yet.")
+    engine.start()
+    engine.wait_ready()
+    try:
+        with tqdm(total=len(examples), desc=options.name, unit="row", file=sys.stderr) as bar:
+            if file.task == "fields" and not options.no_adapter:
+                workflow = desk.chains.workflows.get(file.workflow or "")
+                if workflow is None:
+                    raise DatasetError(f"adapter.yaml of {options.name} names no workflow of the desk.")
+                choices = {name: field.choices for name, field in workflow.fields.items()}
+                scores = field_scores(engine, options.name, examples, choices, lambda: bar.update() and None)
+            else:
+                adapter = None if options.no_adapter else options.name
+                scores = answer_scores(engine, adapter, examples, lambda: bar.update() and None)
+    finally:
+        engine.close()
+    if options.json:
+        print(json.dumps({"type": "scores", "adapter": options.name, "on": not options.no_adapter, **scores}))
+        return
+    for name, value in scores.items():
+        print(f"{name:20} {value:.3f}" if not value.is_integer() or value <= 1 else f"{name:20} {value:.0f}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

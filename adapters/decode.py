@@ -1,0 +1,169 @@
+"""Decoding with the loaded model: greedy answers and constrained fields, one step at a time.
+
+Only the engine's owner thread may use it. Both ways of decoding are generators that yield after every forward
+pass, so that the engine decides who is next and can stop between any two steps.
+"""
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+from adapters.base import load_base
+from adapters.config import BaseManifest
+from adapters.errors import AdapterError, EngineError
+from adapters.prompts import Message, encode_text, fit_chat
+from adapters.registry import FoundAdapter, check_weights
+from desk.config import AdapterSettings
+
+MIN_PROMPT_SHARE = 0.5
+"""At least this share of the window is the prompt's, whatever length of answer is asked for."""
+
+
+class Decoder:
+    """Base, attached adapters and tokenizer."""
+
+    def __init__(self, settings: AdapterSettings) -> None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+        base = load_base(settings.base, settings.quantization)
+        self.manifest: BaseManifest = base.manifest
+        self.attached: set[str] = set()
+        self._base = base.model
+        self._model = base.model
+        self._tokenizer = base.tokenizer
+        special = base.tokenizer.added_tokens_decoder
+        self._stop = {token for token, added in special.items() if added.special}
+        self._device = next(base.model.parameters()).device
+
+    def attach(self, found: Sequence[FoundAdapter]) -> list[str]:
+        """Attaches every adapter whose weights are sound; one sentence for each that is not."""
+        refused = []
+        for adapter in found:
+            try:
+                check_weights(adapter, self._base)
+                self._attach(adapter)
+            except AdapterError as error:
+                refused.append(f"Adapter {adapter.manifest.name} is left out: {error}")
+        return refused
+
+    def _attach(self, adapter: FoundAdapter) -> None:
+        from peft import PeftModel
+
+        name = adapter.manifest.name
+        if self.attached:
+            self._model.load_adapter(str(adapter.folder), adapter_name=name, is_trainable=False)
+        else:
+            self._model = PeftModel.from_pretrained(
+                self._base, str(adapter.folder), adapter_name=name, is_trainable=False
+            )
+        self._model.eval()
+        self.attached.add(name)
+
+    @contextlib.contextmanager
+    def adapter(self, name: str | None) -> Iterator[None]:
+        """Within it the model answers with that adapter, or as the bare base for None."""
+        import torch
+
+        if name is not None and name not in self.attached:
+            raise AdapterError(
+                f"The adapter {name!r} is not loaded; loaded: {', '.join(sorted(self.attached))}."
+            )
+        with torch.inference_mode():
+            if not self.attached:
+                yield
+            elif name is None:
+                with self._model.disable_adapter():
+                    yield
+            else:
+                self._model.set_adapter(name)
+                yield
+
+    def generate(self, messages: Sequence[Message], max_new_tokens: int) -> Generator[str | None, None, None]:
+        """Yields after every step the text that became certain, or None."""
+        ids, limit = self._prompt(messages, max_new_tokens)
+        cache = self._new_cache()
+        answer: list[int] = []
+        shown = ""
+        while len(answer) < limit:
+            token = int(self._forward(ids, cache).argmax())
+            if token in self._stop:
+                break
+            answer.append(token)
+            text = self._tokenizer.decode(answer, skip_special_tokens=True)
+            ids = [token]
+            # A character of several byte tokens decodes to U+FFFD until its last byte is there.
+            if text.endswith("\ufffd") or not text.startswith(shown):
+                yield None
+            else:
+                piece, shown = text[len(shown) :], text
+                yield piece
+        rest = self._tokenizer.decode(answer, skip_special_tokens=True)
+        if rest != shown and rest.startswith(shown):
+            yield rest[len(shown) :]
+
+    def fill(
+        self, messages: Sequence[Message], choices: Mapping[str, Sequence[str]]
+    ) -> Generator[str | None, None, None]:
+        """Yields None after every step and each field's value when it is decided.
+
+        The answer is compact JSON. For each field the candidates are the whole texts that each choice would
+        make; where their tokens part, the likelier one is followed, so nothing but a choice can come out.
+        """
+        names = list(choices)
+        written = "{"
+        for position, name in enumerate(names):
+            opening = f"{written}{json.dumps(name)}:"
+            end = "}" if position == len(names) - 1 else ","
+            candidates = {
+                value: f"{opening}{json.dumps(value, ensure_ascii=False)}{end}" for value in choices[name]
+            }
+            tokens = {value: encode_text(self._tokenizer, text) for value, text in candidates.items()}
+            room = max(len(ids) for ids in tokens.values()) + 1
+            value = yield from self._follow(self._prompt(messages, room)[0], tokens)
+            written = candidates[value]
+            yield value
+
+    def _follow(self, prompt: list[int], tokens: dict[str, list[int]]) -> Generator[str | None, None, str]:
+        """The choice whose tokens win wherever they part; equal tokens would be equal choices."""
+        left = dict(tokens)
+        pending, cache, depth = list(prompt), self._new_cache(), 0
+        while len(left) > 1:
+            options = {ids[depth] if depth < len(ids) else -1 for ids in left.values()}
+            if len(options) == 1:
+                chosen = options.pop()
+                if chosen == -1:
+                    raise EngineError(
+                        f"The choices {', '.join(left)} cannot be told apart by this model's tokens."
+                    )
+            else:
+                scores = self._forward(pending, cache)
+                pending = []
+                yield None
+                chosen = max(
+                    (token for token in options if token >= 0), key=lambda token: float(scores[token])
+                )
+            left = {value: ids for value, ids in left.items() if depth < len(ids) and ids[depth] == chosen}
+            pending.append(chosen)
+            depth += 1
+        return next(iter(left))
+
+    def _prompt(self, messages: Sequence[Message], wanted: int) -> tuple[list[int], int]:
+        """The prompt's ids and how many tokens the answer may have; both fit the window together."""
+        window = self.manifest.window
+        room = max(window - wanted, int(window * MIN_PROMPT_SHARE))
+        ids = fit_chat(self._tokenizer, messages, room)
+        return ids, min(wanted, window - len(ids))
+
+    def _new_cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self._base.config)
+
+    def _forward(self, ids: list[int], cache: Any) -> Any:
+        """(vocabulary,) scores of the token after `ids`, which the cache then holds."""
+        import torch
+
+        batch = torch.tensor([ids], device=self._device)
+        return self._model(input_ids=batch, past_key_values=cache, use_cache=True).logits[0, -1]

@@ -1,0 +1,369 @@
+"""The library follows its files, loses nothing in a crash, and keeps what is whose apart."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import HashEmbedder
+from numpy.typing import NDArray
+
+from desk.config import ROOT, IndexSettings
+from index.document import DESK_COLLECTION, ScoredPassage
+from index.errors import SourceError, StoreError
+from index.library import BuildProgress, Library
+
+ALL = frozenset({DESK_COLLECTION})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> IndexSettings:
+    """A desk of two files under the test's folder."""
+    documents = tmp_path / "desk" / "documents"
+    (documents / "it").mkdir(parents=True)
+    (documents / "it" / "vpn.md").write_text("# VPN\n\nOpen the harbour client.\n\n## Phones\n\nEnrol first.\n")
+    (documents / "rooms.csv").write_text("room,seats\nMistral,24\nZephyr,4\n")
+    return IndexSettings(
+        documents=documents,
+        state=tmp_path / "state",
+        models=tmp_path / "models",
+        chunk_tokens=60,
+        passages=5,
+        upload_mb=1,
+        threads=1,
+    )
+
+
+@pytest.fixture
+def library(settings: IndexSettings) -> Iterator[Library]:
+    opened = Library.open(settings, HashEmbedder())
+    opened.build()
+    yield opened
+    opened.close()
+
+
+def hits(library: Library, query: str, collections: frozenset[str] = ALL, k: int = 10) -> tuple[ScoredPassage, ...]:
+    return library.search(query, library.embedder.embed([query])[0], k, collections).hits
+
+
+def best(library: Library, query: str, collections: frozenset[str] = ALL) -> str:
+    return hits(library, query, collections)[0].passage.text
+
+
+def paths(library: Library) -> list[str]:
+    return [info.path for info in library.documents()]
+
+
+def upload(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_build_takes_in_new_changed_and_deleted_files(library: Library, settings: IndexSettings) -> None:
+    assert paths(library) == ["documents/it/vpn.md", "documents/rooms.csv"]
+    assert best(library, "seats Mistral") == "room: Mistral; seats: 24"
+    assert not library.is_stale()
+    kept = library.documents()[0]
+    (settings.documents / "rooms.csv").write_text("room,seats\nMistral,30\n")
+    (settings.documents / "new.txt").write_text("Lockers are on floor two.")
+    assert library.is_stale()
+    seen: list[BuildProgress] = []
+    report = library.build(seen.append)
+    assert (report.added, report.changed, report.removed, report.unchanged) == (1, 1, 0, 1)
+    assert [(step.done, step.total, step.path) for step in seen] == [
+        (1, 3, "documents/it/vpn.md"),
+        (2, 3, "documents/new.txt"),
+        (3, 3, "documents/rooms.csv"),
+    ]
+    assert best(library, "seats Mistral") == "room: Mistral; seats: 30"
+    assert kept in library.documents()
+    (settings.documents / "rooms.csv").unlink()
+    assert library.is_stale()
+    assert library.build().removed == 1
+    assert paths(library) == ["documents/it/vpn.md", "documents/new.txt"]
+    assert all("Mistral" not in hit.passage.text for hit in hits(library, "seats Mistral"))
+    assert library.verify() == []
+
+
+def test_a_file_that_was_only_touched_is_not_stale(library: Library, settings: IndexSettings) -> None:
+    os.utime(settings.documents / "rooms.csv", (1, 1))
+    assert not library.is_stale()
+    assert library.build().unchanged == 2
+
+
+def test_unreadable_files_are_reported_once_and_keep_nobody_back(library: Library, settings: IndexSettings) -> None:
+    (settings.documents / "a.pdf").write_bytes(b"")
+    (settings.documents / "z.txt").write_text("Last file.")
+    report = library.build()
+    reason = "documents/a.pdf is empty (0 bytes): save or upload it again."
+    assert report.failures == library.status().failures == (("documents/a.pdf", reason),)
+    assert report.added == 1
+    assert not library.is_stale()
+    shutil.copyfile(settings.documents / "z.txt", settings.documents / "a.pdf")
+    assert library.is_stale()
+
+
+def test_a_file_that_became_unreadable_is_no_longer_found(library: Library, settings: IndexSettings) -> None:
+    (settings.documents / "rooms.csv").write_bytes(b"")
+    report = library.build()
+    assert (report.removed, len(report.failures)) == (1, 1)
+    assert paths(library) == ["documents/it/vpn.md"]
+    assert not library.is_stale()
+
+
+def test_an_upload_is_found_at_once_by_its_collection_alone(library: Library, tmp_path: Path) -> None:
+    path = upload(tmp_path, "secret.txt", "The zebra budget is 7 EUR.")
+    document = library.add_file(path, name="secret.txt", collection="ann")
+    path.unlink()
+    assert best(library, "zebra budget", frozenset({"ann"})) == "The zebra budget is 7 EUR."
+    assert best(library, "zebra budget", frozenset({"ann", DESK_COLLECTION})) == "The zebra budget is 7 EUR."
+    for collections in (ALL, frozenset({"bob"}), frozenset[str]()):
+        found = library.search("zebra budget", library.embedder.embed(["zebra budget"])[0], 50, collections)
+        assert [hit for hit in found.hits if hit.passage.document_id == document.id] == []
+        assert found.known_terms == 0.0
+    assert [info.id for info in library.documents(frozenset({"ann"}))] == [document.id]
+    assert document.id not in [info.id for info in library.documents(ALL)]
+    copy = library.original(document.id)
+    assert copy is not None
+    assert copy.read_text() == "The zebra budget is 7 EUR."
+
+
+def test_an_upload_replaces_the_one_of_the_same_name_and_owner(library: Library, tmp_path: Path) -> None:
+    first = library.add_file(upload(tmp_path, "a.txt", "Old zebra."), name="a.txt", collection="ann")
+    same = library.add_file(tmp_path / "a.txt", name="a.txt", collection="ann")
+    other = library.add_file(tmp_path / "a.txt", name="a.txt", collection="bob")
+    second = library.add_file(upload(tmp_path, "a.txt", "New zebra."), name="a.txt", collection="ann")
+    assert same.id == first.id
+    assert len({first.id, other.id, second.id}) == 3
+    assert [hit.passage.text for hit in hits(library, "zebra", frozenset({"ann"}))] == ["New zebra."]
+    assert [hit.passage.text for hit in hits(library, "zebra", frozenset({"bob"}))] == ["Old zebra."]
+    assert library.original(first.id) is None
+    assert sorted(folder.name for folder in (tmp_path / "state" / "uploads").iterdir()) == sorted([other.id, second.id])
+
+
+def test_a_refused_upload_leaves_nothing_behind(library: Library, tmp_path: Path) -> None:
+    before = library.status()
+    with pytest.raises(SourceError, match="unsupported format"):
+        library.add_file(upload(tmp_path, "a.exe", "x"), name="a.exe", collection="ann")
+    with pytest.raises(SourceError, match=r"limit is 1\.0 MB"):
+        library.add_file(upload(tmp_path, "a.txt", "x" * 1_000_001), name="a.txt", collection="ann")
+    assert library.status() == before
+    assert library.verify() == []
+
+
+@pytest.mark.parametrize("name", ["../../../evil.txt", "/etc/evil.txt", "..\\..\\evil.txt", "a/b/../evil.txt"])
+def test_an_upload_cannot_leave_its_folder(library: Library, tmp_path: Path, name: str) -> None:
+    document = library.add_file(upload(tmp_path, "x.txt", "text"), name=name, collection="ann")
+    copy = library.original(document.id)
+    assert copy == tmp_path / "state" / "uploads" / document.id / "evil.txt"
+
+
+def test_removing_takes_an_upload_but_not_a_file_of_the_desk(library: Library, tmp_path: Path) -> None:
+    document = library.add_file(upload(tmp_path, "a.txt", "Zebra."), name="a.txt", collection="ann")
+    library.remove(document.id)
+    assert hits(library, "zebra", frozenset({"ann"})) == ()
+    assert library.document(document.id) is None
+    assert list((tmp_path / "state" / "uploads").iterdir()) == []
+    with pytest.raises(SourceError, match="There is no document"):
+        library.remove(document.id)
+    with pytest.raises(SourceError, match=r"belongs to the desk: delete the file .*rooms\.csv"):
+        library.remove(library.documents()[1].id)
+
+
+def test_a_library_is_the_same_after_it_is_opened_again(library: Library, settings: IndexSettings) -> None:
+    def state(one: Library) -> object:
+        found = [(hit.passage, hit.score, hit.similarity) for hit in hits(one, "harbour client phones")]
+        return one.status(), one.documents(), found
+
+    manifest = (settings.state / "derived" / "manifest.json").read_bytes()
+    again = Library.open(settings, HashEmbedder())
+    assert state(again) == state(library)
+    assert (settings.state / "derived" / "manifest.json").read_bytes() == manifest
+    again.close()
+
+
+@pytest.mark.parametrize("damage", ["vectors", "vectors gone", "words", "words gone", "manifest", "older"])
+def test_damaged_indexes_are_made_again_from_the_database(
+    library: Library, settings: IndexSettings, damage: str
+) -> None:
+    expected = hits(library, "harbour client")
+    library.close()
+    derived = settings.state / "derived"
+    match damage:
+        case "vectors":
+            (derived / "vectors.faiss").write_bytes(b"not an index")
+        case "vectors gone":
+            (derived / "vectors.faiss").unlink()
+        case "words":
+            for path in (derived / "lexical").iterdir():
+                path.write_bytes(b"junk")
+        case "words gone":
+            shutil.rmtree(derived / "lexical")
+        case "manifest":
+            (derived / "manifest.json").write_text("{}")
+        case "older":
+            other = Library.open(settings, HashEmbedder())
+            files = {path: path.read_bytes() for path in (derived / "vectors.faiss", derived / "manifest.json")}
+            other.add_file(upload(settings.state, "a.txt", "Zebra."), name="a.txt")
+            other.close()
+            for path, content in files.items():
+                path.write_bytes(content)
+    again = Library.open(settings, HashEmbedder())
+    assert again.verify() == []
+    found = {hit.passage: hit.similarity for hit in hits(again, "harbour client")}
+    assert found.items() >= {hit.passage: hit.similarity for hit in expected}.items()
+    again.close()
+
+
+def test_a_database_that_is_none_is_refused(settings: IndexSettings) -> None:
+    settings.state.mkdir(parents=True)
+    (settings.state / "library.sqlite").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(StoreError, match=r"cannot be opened .* move the file away and run"):
+        Library.open(settings, HashEmbedder())
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from fakes import HashEmbedder
+from desk.config import IndexSettings
+from index.library import Library
+
+folder, stage = Path(sys.argv[1]), sys.argv[2]
+settings = IndexSettings(folder / "desk" / "documents", folder / "state", folder / "models", 60, 5, 1, 1)
+library = Library.open(settings, HashEmbedder())
+library.add_file(folder / "new.txt", name="up.txt", collection="ann",
+                 on_stage=lambda now: os._exit(9) if now == stage else None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "stored"),
+    [("reading", False), ("embedding", False), ("storing", False), ("stored", True), ("indexed", True)],
+)
+def test_a_crash_in_the_middle_of_an_upload_leaves_all_or_nothing(
+    library: Library, settings: IndexSettings, tmp_path: Path, stage: str, stored: bool
+) -> None:
+    before = library.add_file(upload(tmp_path, "up.txt", "Old zebra."), name="up.txt", collection="ann")
+    library.close()
+    upload(tmp_path, "new.txt", "New zebra.")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [sys.executable, "-c", KILLED, str(tmp_path), stage]
+    assert subprocess.run(command, env=environment, cwd=tmp_path, check=False).returncode == 9
+    again = Library.open(settings, HashEmbedder())
+    found = [hit.passage.text for hit in hits(again, "zebra", frozenset({"ann"}))]
+    assert found == (["New zebra."] if stored else ["Old zebra."])
+    assert again.verify() == []
+    kept = {info.id for info in again.documents(frozenset({"ann"}))}
+    assert (before.id in kept) is not stored
+    assert {folder.name for folder in (settings.state / "uploads").iterdir()} == kept
+    again.close()
+
+
+class OtherEmbedder(HashEmbedder):
+    """The same vectors, mirrored, under another name."""
+
+    name = "mirrored-256"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return -super().embed(texts)
+
+
+def test_another_embedding_model_makes_every_document_be_read_again(
+    library: Library, settings: IndexSettings, tmp_path: Path
+) -> None:
+    added = library.add_file(upload(tmp_path, "a.txt", "Zebra crossing."), name="a.txt", collection="ann")
+    library.close()
+    other = Library.open(settings, OtherEmbedder())
+    assert other.is_stale()
+    assert hits(other, "harbour client") == ()
+    assert other.build().changed == 3
+    assert not other.is_stale()
+    assert other.verify() == []
+    found = hits(other, "Zebra crossing.", frozenset({"ann"}))
+    assert [hit.passage.document_id for hit in found] == [added.id]
+    assert found[0].similarity == pytest.approx(1.0)
+    other.close()
+
+
+def test_other_passage_lengths_make_a_library_stale(library: Library, settings: IndexSettings) -> None:
+    library.close()
+    other = Library.open(replace(settings, chunk_tokens=120), HashEmbedder())
+    assert other.is_stale()
+    assert other.build().changed == 2
+    assert other.verify() == []
+    other.close()
+
+
+def test_readers_see_whole_documents_while_another_thread_writes(library: Library, tmp_path: Path) -> None:
+    """Each version of a document has twenty passages that name it: a reader finds all of one or of the other."""
+    versions = []
+    for name in ("north", "south"):
+        rows = "\n".join(f"{name} zebra,{number}" for number in range(20))
+        versions.append(upload(tmp_path, f"{name}.csv", f"wind,number\n{rows}\n"))
+    library.add_file(versions[0], name="wind.csv", collection="ann")
+    done = threading.Event()
+    seen: list[set[str]] = []
+    wrong: list[str] = []
+
+    def read() -> None:
+        vector = library.embedder.embed(["zebra"])[0]
+        while not done.is_set():
+            found = library.search("zebra", vector, 50, frozenset({"ann"})).hits
+            winds = {hit.passage.text.split()[1] for hit in found}
+            seen.append(winds)
+            if len(found) != 20 or len(winds) != 1:
+                wrong.append(f"{len(found)} passages of {sorted(winds)}")
+            for hit in found[:1]:
+                document = library.document(hit.passage.document_id)
+                if document and document.text[hit.passage.start : hit.passage.end] != hit.passage.text:
+                    wrong.append(hit.passage.text)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for turn in range(1, 9):
+        library.add_file(versions[turn % 2], name="wind.csv", collection="ann")
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+    assert seen[-1] == {"north"}
+    assert {"south"} in seen
+
+
+def test_another_process_writes_and_both_go_on(library: Library, settings: IndexSettings, tmp_path: Path) -> None:
+    other = Library.open(settings, HashEmbedder())
+    added = other.add_file(upload(tmp_path, "a.txt", "Zebra crossing."), name="a.txt", collection="ann")
+    assert best(library, "zebra", frozenset({"ann"})) == "Zebra crossing."
+    library.add_file(upload(tmp_path, "b.txt", "Zebra herd."), name="b.txt", collection="ann")
+    library.remove(added.id)
+    for one in (other, library):
+        assert [hit.passage.text for hit in hits(one, "zebra", frozenset({"ann"}))] == ["Zebra herd."]
+        assert one.verify() == []
+    other.close()
+
+
+def test_verify_names_what_is_wrong(library: Library, settings: IndexSettings, tmp_path: Path) -> None:
+    added = library.add_file(upload(tmp_path, "a.txt", "Zebra."), name="a.txt", collection="ann")
+    shutil.rmtree(settings.state / "uploads" / added.id)
+    (settings.documents / "new.txt").write_text("More.")
+    assert library.verify() == [
+        f"The original file of a.txt ({added.id}) is gone.",
+        "The library is stale: run `python -m index build`.",
+    ]
+
+
+def test_document_ids_of_the_desk_survive_a_rebuild_from_nothing(library: Library, settings: IndexSettings) -> None:
+    ids = {info.path: info.id for info in library.documents()}
+    other = Library.open(replace(settings, state=settings.state.parent / "elsewhere"), HashEmbedder())
+    other.build()
+    assert {info.path: info.id for info in other.documents()} == ids
+    other.close()

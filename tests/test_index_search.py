@@ -1,0 +1,192 @@
+"""Vector scores are exact, words are matched as words, and the two are fused without duplicates."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import HashEmbedder
+
+from index.document import DESK_COLLECTION, Document, Passage
+from index.errors import StoreError
+from index.lexical import LexicalIndex, query_terms, rarity, text_terms
+from index.search import LEXICAL_WEIGHT, OUTDATED_FACTOR, Indexes, coverage, fuse, search
+from index.store import Store, Stored
+from index.vectors import Allowed, VectorIndex
+
+ALL = frozenset({DESK_COLLECTION})
+
+
+def unit_rows(count: int, dimension: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_vector_search_equals_brute_force(tmp_path: Path) -> None:
+    vectors = unit_rows(500, 32, seed=1)
+    numbers = np.random.default_rng(2).permutation(10_000)[:500]
+    index = VectorIndex(32)
+    index.add(numbers, vectors)
+    index.remove([int(number) for number in numbers[:100]])
+    index.save(tmp_path / "vectors.faiss")
+    loaded = VectorIndex.load(tmp_path / "vectors.faiss", 32)
+    query = unit_rows(1, 32, seed=3)[0]
+    exact = dict(zip(numbers[100:].tolist(), (vectors[100:] @ query).tolist(), strict=True))
+    best = sorted(exact, key=lambda number: -exact[number])
+    allowed = set(numbers[100::3].tolist())
+    for one in (index, loaded):
+        found = one.search(query, 20)
+        assert [number for number, _ in found] == best[:20]
+        np.testing.assert_allclose([score for _, score in found], [exact[n] for n in best[:20]], atol=1e-6)
+        inside = one.search(query, 20, Allowed(sorted(allowed)))
+        assert [number for number, _ in inside] == [number for number in best if number in allowed][:20]
+        assert one.similarity(query, [best[7], 10_001]) == pytest.approx({best[7]: exact[best[7]]}, abs=1e-6)
+    assert index.search(query, 5, Allowed([])) == []
+    assert VectorIndex(32).search(query, 5) == []
+
+
+def test_vectors_of_another_shape_or_kind_are_refused(tmp_path: Path) -> None:
+    index = VectorIndex(8)
+    with pytest.raises(StoreError, match="2 vectors of 8 dimensions were expected"):
+        index.add([1, 2], unit_rows(2, 4, seed=1))
+    index.save(tmp_path / "v")
+    with pytest.raises(StoreError, match="of another kind or dimension than 16"):
+        VectorIndex.load(tmp_path / "v", 16)
+    (tmp_path / "v").write_bytes(b"junk")
+    with pytest.raises(StoreError, match="damaged or missing"):
+        VectorIndex.load(tmp_path / "v", 8)
+
+
+def test_words_match_by_stem_accent_and_spelling_and_never_as_syntax(tmp_path: Path) -> None:
+    index = LexicalIndex.create(
+        tmp_path / "lexical",
+        [
+            (1, "Policies", "", "Na\u00efve e-mail and Wi-Fi rules", "desk"),
+            (2, "Other", "Booking rooms", "nothing here", "desk"),
+            (3, "Other", "", "secret policy", "someone"),
+        ],
+    )
+
+    def numbers(query: str, collections: frozenset[str] = ALL) -> list[int]:
+        return sorted(number for number, _ in index.search(query_terms(query), 10, collections))
+
+    assert numbers("policy") == [1]
+    assert numbers("policy", frozenset({"desk", "someone"})) == [1, 3]
+    assert numbers("naive") == numbers("email") == numbers("E-mail") == numbers("wifi") == [1]
+    assert numbers("book a room") == [2]
+    assert numbers('body:policy AND (title:"x" OR *) ^2 ~') == [1]
+    assert numbers("collection:someone -nothing") == [2]
+    assert numbers("what is the") == numbers("") == numbers("policy", frozenset()) == []
+
+
+def test_bm25_scores_equal_the_formula(tmp_path: Path) -> None:
+    texts = ["alpha beta", "alpha alpha gamma delta", "beta gamma epsilon zeta eta theta"]
+    index = LexicalIndex.create(
+        tmp_path / "lexical", [(number, "", "", text, "desk") for number, text in enumerate(texts)]
+    )
+    found = dict(index.search(["alpha"], 10, ALL))
+    mean = sum(len(text.split()) for text in texts) / 3
+    for number in (0, 1):
+        words = texts[number].split()
+        count, length = words.count("alpha"), len(words)
+        norm = 1.2 * (1 - 0.75 + 0.75 * length / mean)
+        assert found[number] == pytest.approx(rarity(2, 3) * count * 2.2 / (count + norm), rel=1e-5)
+    assert index.frequencies(["alpha", "omega"], ALL) == ({"alpha": 2, "omega": 0}, 3)
+
+
+def test_what_is_written_is_found_after_refresh_only(tmp_path: Path) -> None:
+    index = LexicalIndex.create(tmp_path / "lexical", [(1, "", "", "anchor", "desk")])
+    index.write([(2, "", "", "anchor", "desk")], gone=[1])
+    assert [number for number, _ in index.search(["anchor"], 5, ALL)] == [1]
+    index.refresh()
+    assert [number for number, _ in index.search(["anchor"], 5, ALL)] == [2]
+
+
+def test_query_terms_leave_out_stop_words_and_repeats() -> None:
+    assert query_terms("How do I change the user's PASSWORDS, and a password?") == ["chang", "user", "password"]
+    assert query_terms("What's this? I don't know where you've been") == []
+    assert len(query_terms(" ".join(f"word{number}" for number in range(200)))) == 64
+    assert {"sign", "in", "email"} <= text_terms("sign-in by e-mail")
+
+
+def test_fusion_adds_weighted_words_to_cosine() -> None:
+    scores = fuse({1: 0.5, 2: 0.6, 3: 0.1}, [(3, 8.0), (1, 4.0)], 10.0)
+    assert scores == pytest.approx({1: 0.5 + 0.4 * LEXICAL_WEIGHT, 2: 0.6, 3: 0.1 + 0.8 * LEXICAL_WEIGHT})
+    assert fuse({1: 0.5}, [], 0.0) == {1: 0.5}
+
+
+def test_coverage_is_the_share_of_the_terms_weight() -> None:
+    weights = {"vpn": 3.0, "phone": 1.0}
+    assert coverage(weights, "The VPN client") == 0.75
+    assert coverage(weights, "phones") == 0.25
+    assert coverage(weights, "nothing") == coverage({}, "vpn") == 0.0
+
+
+def library_of(folder: Path, rows: Sequence[tuple[str, str, str, bool]]) -> Iterator[tuple[Indexes, HashEmbedder]]:
+    """Indexes over one-passage documents of (id, collection, text, outdated) rows."""
+    embedder = HashEmbedder()
+    store = Store(folder / "library.sqlite")
+    vectors, numbers = VectorIndex(embedder.dimension), []
+    for key, collection, text, outdated in rows:
+        source = Document(
+            key, f"{key}.md", key, "md", text, key, collection=collection, updated=None, outdated=outdated
+        )
+        passage = Passage(f"{key}:0", key, 0, 0, len(text), text, "", None)
+        first = store.next_number()
+        stored = Stored(key, f"{key}.md", "desk", key, "", f"1|{embedder.name}")
+        store.put(source, [passage], embedder.embed([text]), stored=stored, first=first)
+        numbers.append(first)
+        vectors.add([first], embedder.embed([text]))
+    lexical = LexicalIndex.create(folder / "lexical", store.texts())
+    yield Indexes(store, vectors, lexical, None), embedder
+    store.close()
+
+
+def test_a_hit_carries_exact_figures_and_stands_once(tmp_path: Path) -> None:
+    texts = ["harbour bridge", "harbour tunnel", "quiet garden"]
+    rows = [(f"d{number}", DESK_COLLECTION, text, False) for number, text in enumerate(texts)]
+    for indexes, embedder in library_of(tmp_path, rows):
+        vector = embedder.embed(["harbour bridge zebra"])[0]
+        found = search(indexes, "harbour bridge zebra", vector, 10, ALL)
+        assert [hit.passage.text for hit in found.hits][:2] == texts[:2]
+        assert len({hit.passage.id for hit in found.hits}) == len(found.hits) == 3
+        for hit in found.hits:
+            expected = float(embedder.embed([hit.passage.text])[0] @ vector)
+            assert hit.similarity == pytest.approx(expected, abs=1e-6)
+        weights = {"harbour": rarity(2, 3), "bridg": rarity(1, 3), "zebra": rarity(0, 3)}
+        assert found.term_weights == pytest.approx(weights)
+        known = weights["harbour"] + weights["bridg"]
+        assert found.known_terms == pytest.approx(known / sum(weights.values()))
+        assert found.hits[0].coverage == pytest.approx(known / sum(weights.values()))
+        assert found.hits[1].coverage == pytest.approx(weights["harbour"] / sum(weights.values()))
+        assert len(search(indexes, "harbour", vector, 1, ALL).hits) == 1
+
+
+def test_another_collection_adds_neither_hits_nor_known_terms(tmp_path: Path) -> None:
+    rows = [("mine", "me", "zebra crossing", False), ("open", DESK_COLLECTION, "harbour", False)]
+    for indexes, embedder in library_of(tmp_path, rows):
+        vector = embedder.embed(["zebra"])[0]
+        found = search(indexes, "zebra", vector, 10, ALL)
+        assert [hit.passage.document_id for hit in found.hits] == ["open"]
+        assert found.known_terms == 0.0
+        both = search(indexes, "zebra", vector, 10, frozenset({"me", DESK_COLLECTION}))
+        assert both.hits[0].passage.document_id == "mine"
+        assert both.known_terms == 1.0
+
+
+def test_an_out_of_date_passage_gives_way_to_a_current_one_near_it(tmp_path: Path) -> None:
+    rows = [
+        ("old", DESK_COLLECTION, "holiday days twenty five", True),
+        ("new", DESK_COLLECTION, "holiday days twenty seven each year", False),
+        ("other", DESK_COLLECTION, "gatekey client", True),
+    ]
+    for indexes, embedder in library_of(tmp_path, rows):
+        vector = embedder.embed(["holiday days twenty five"])[0]
+        found = search(indexes, "holiday days twenty five", vector, 3, ALL)
+        old = next(hit for hit in found.hits if hit.passage.document_id == "old")
+        assert old.outdated
+        similar = {hit.passage.document_id: hit for hit in found.hits}
+        assert similar["old"].similarity > similar["new"].similarity
+        plain = search(indexes, "gatekey client", embedder.embed(["gatekey client"])[0], 1, ALL).hits[0]
+        assert plain.passage.document_id == "other"
+        assert plain.score > 1.0 > OUTDATED_FACTOR
