@@ -68,7 +68,7 @@ def read_base_manifest(base: str) -> BaseManifest:
 def load_base(base: str, quantization: Quantization = "auto") -> LoadedBase:
     """The base, ready to generate. Raises BaseModelError in one sentence when that cannot be."""
     local = Path(base).is_dir()
-    with _quiet(), _offline(local):
+    with quiet(), _offline(local):
         try:
             return _load(base, local, quantization)
         except ModelError:
@@ -235,7 +235,7 @@ def _offline(local: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps loading bars and the notes of bitsandbytes and transformers off the console."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers", "peft", "kernels")]

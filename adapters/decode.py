@@ -9,7 +9,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from adapters.base import load_base
+from adapters.base import load_base, quiet
 from adapters.config import BaseManifest
 from adapters.errors import AdapterError, EngineError
 from adapters.prompts import Message, encode_text, fit_chat
@@ -43,7 +43,8 @@ class Decoder:
         for adapter in found:
             try:
                 check_weights(adapter, self._base)
-                self._attach(adapter)
+                with quiet():
+                    self._attach(adapter)
             except AdapterError as error:
                 refused.append(f"Adapter {adapter.manifest.name} is left out: {error}")
         return refused

@@ -6,6 +6,7 @@ questions, loss on the answer alone -> adapter weights and manifest in a folder 
 
 import contextlib
 import shutil
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +22,9 @@ from adapters.config import (
     read_manifest,
     write_manifest,
 )
-from adapters.dataset import Example, dataset_hash, token_rows
+from adapters.dataset import Example, dataset_hash, split, token_rows
 from adapters.errors import AdapterError, DatasetError
+from adapters.prompts import Message, encode_chat
 from desk.config import AdapterSettings
 
 
@@ -42,16 +44,22 @@ def train_adapter(
     torch.set_num_threads(threads)
     settings = file.training
     model = attach_lora(base.model, settings)
-    run_sft(model, base.tokenizer, examples, settings)
+    training, validation = split(examples, settings.validation, settings.seed)
+    run_sft(model, base.tokenizer, training, settings)
     for parameter_name, value in model.named_parameters():
         if value.requires_grad and not torch.isfinite(value).all():
             raise DatasetError(
                 f"training {name} diverged ({parameter_name} is not finite): lower learning_rate."
             )
+    scores = {"training_rows": float(len(training)), "validation_rows": float(len(validation))}
+    if validation:
+        scores["validation_exact"] = exact_share(
+            model.eval(), base.tokenizer, validation, settings.max_tokens
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=output.parent))
     try:
-        manifest = save_adapter(scratch, model, name, file, examples, base, version)
+        manifest = save_adapter(scratch, model, name, file, examples, base, version, scores)
         scratch.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -115,7 +123,38 @@ def run_sft(model: Any, tokenizer: Any, examples: list[Example], settings: Train
                 seed=settings.seed,
             ),
         )
-        return float(trainer.train().training_loss)
+        # The trainer prints its losses; standard output belongs to --json.
+        with contextlib.redirect_stdout(sys.stderr):
+            return float(trainer.train().training_loss)
+
+
+def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens: int) -> float:
+    """Share of the examples whose greedy answer is exactly their completion; batches of 32, padded on the left."""
+    import torch
+
+    stop = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
+    right = 0
+    for start in range(0, len(examples), 32):
+        batch = examples[start : start + 32]
+        prompts = [encode_chat(tokenizer, [Message("user", row.prompt)], open_reply=True) for row in batch]
+        width = max(len(ids) for ids in prompts)
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor([[stop[0]] * (width - len(ids)) + ids for ids in prompts]).to(
+                    model.device
+                ),
+                attention_mask=torch.tensor(
+                    [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+                ).to(model.device),
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                eos_token_id=stop,
+                pad_token_id=stop[0],
+            )
+        for row, ids in zip(batch, output[:, width:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(ids) if token in stop), len(ids))
+            right += tokenizer.decode(ids[:end]) == row.completion
+    return right / len(examples)
 
 
 def save_adapter(
@@ -126,6 +165,7 @@ def save_adapter(
     examples: list[Example],
     base: LoadedBase,
     version: int,
+    scores: dict[str, float] | None = None,
 ) -> AdapterManifest:
     """Writes adapter_model.safetensors (bf16), adapter_config.json without machine paths, and manifest.json."""
     import torch
@@ -155,6 +195,7 @@ def save_adapter(
         lora_alpha=file.training.lora_alpha,
         dataset_hash=dataset_hash(examples),
         capabilities=file.capabilities,
+        scores=scores or {},
         settings=file.training.model_dump(),
     )
     write_manifest(folder / "manifest.json", manifest)

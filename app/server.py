@@ -52,7 +52,7 @@ def build_server(board: Switchboard) -> FastAPI:
             )
         return FileResponse(path, media_type="application/octet-stream", filename=name, headers=_LOCKED)
 
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         server,
         build_page(board),
         path="/",
@@ -66,3 +66,4 @@ def build_server(board: Switchboard) -> FastAPI:
         head=f"<script>{(THEME / 'switchboard.js').read_text(encoding='utf-8')}</script>",
         footer_links=[],
     )
+    return mounted

@@ -146,7 +146,7 @@ class Assistant:
 
     def _workflow(self, prepared: Prepared) -> Iterator[Event | Draft]:
         workflow = self.settings.workflows[prepared.decision.workflow or ""]
-        return run_workflow(prepared, workflow, self.engine, self.library, self._embed)
+        return run_workflow(prepared, workflow, self.engine, self.library)
 
     def _refuse(self, prepared: Prepared) -> Iterator[Event | Draft]:
         yield from say(cannot_help(self.settings.title, self.settings.examples, self.settings.contact))

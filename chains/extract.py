@@ -7,14 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from chains.citations import Quote
 from index.chunk import sentences
 from index.document import ScoredPassage
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 Coverage = Callable[[str], float]
 """The share, weighted by rarity, of the question's terms that a text holds, in [0, 1]."""
 
@@ -24,6 +20,10 @@ WEIGHT_COVERAGE = 0.3
 WEIGHT_PASSAGE = 0.4
 KEEP_WITHIN = 0.82
 """A further sentence is quoted when its score reaches this share of the best one's."""
+NUMBER_BONUS = 0.08
+"""For a unit with a number, when the question asks how many, when or how much."""
+STEPS_BONUS = 0.12
+"""For a run of steps, when the question asks how to."""
 
 _HOW_TO = re.compile(
     r"\bhow (?:do|can|should|would|to|does one|must)\b|\bsteps?\b|\bset(?:ting)? up\b|\bprocedure\b|"
@@ -40,71 +40,62 @@ _STEP = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    quote: Quote
-    order: int
+class _Unit:
+    """What is quoted whole: a sentence, a list item, a row, or a run of numbered steps."""
+
+    hit: ScoredPassage
+    start: int
+    end: int
+    similarity: float
+
+    @property
+    def text(self) -> str:
+        offset = self.hit.passage.start
+        return self.hit.passage.text[self.start - offset : self.end - offset]
 
 
 def choose_quotes(
-    question: str,
-    vector: NDArray[np.float32],
-    hits: Sequence[ScoredPassage],
-    embed: Embed,
-    coverage: Coverage,
-    most: int = MAX_QUOTES,
+    question: str, hits: Sequence[ScoredPassage], coverage: Coverage, most: int = MAX_QUOTES
 ) -> list[Quote]:
     """At most `most` quotes, best first; a numbered procedure counts as one."""
-    spans = [(hit, start, end) for hit in hits for start, end in _units(question, hit)]
-    if not spans:
-        return []
-    texts = [Quote(hit, start, end, 0.0).text for hit, start, end in spans]
-    similarity = embed([_in_context(hit, text) for (hit, _, _), text in zip(spans, texts, strict=True)]) @ vector
-    top = max(hit.score for hit in hits)
-    wants_number = bool(_QUANTITY.search(question))
     wants_steps = bool(_HOW_TO.search(question))
-    scored = []
-    for (hit, start, end), text, near in zip(spans, texts, similarity, strict=True):
+    wants_number = bool(_QUANTITY.search(question))
+    units = [unit for hit in hits for unit in _units(hit, wants_steps)]
+    if not units:
+        return []
+    top = max(hit.score for hit in hits)
+    quotes = []
+    for unit in units:
         score = (
-            WEIGHT_SIMILARITY * float(near)
-            + WEIGHT_COVERAGE * coverage(f"{hit.passage.section} {text}")
-            + WEIGHT_PASSAGE * (hit.score / top if top > 0 else 0.0)
+            WEIGHT_SIMILARITY * unit.similarity
+            + WEIGHT_COVERAGE * coverage(f"{unit.hit.passage.section} {unit.text}")
+            + WEIGHT_PASSAGE * (unit.hit.score / top if top > 0 else 0.0)
+            + NUMBER_BONUS * (wants_number and bool(_NUMBER.search(unit.text)))
+            + STEPS_BONUS * (wants_steps and len(_STEP.findall(unit.text)) > 1)
         )
-        score += 0.08 * (wants_number and bool(_NUMBER.search(text)))
-        score += 0.12 * (wants_steps and len(_STEP.findall(text)) > 1)
-        scored.append(Quote(hit, start, end, score))
-    scored.sort(key=lambda quote: -quote.score)
-    best = scored[0]
-    kept = [quote for quote in scored if quote.score >= KEEP_WITHIN * best.score][:most]
-    return _without_repeats(kept)
+        quotes.append(Quote(unit.hit, unit.start, unit.end, score))
+    quotes.sort(key=lambda quote: -quote.score)
+    return _without_repeats([quote for quote in quotes if quote.score >= KEEP_WITHIN * quotes[0].score])[:most]
 
 
-def _units(question: str, hit: ScoredPassage) -> list[tuple[int, int]]:
-    """Sentences, list items and rows of the passage; consecutive numbered steps become one unit for a how-to."""
-    passage = hit.passage
-    spans = sentences(passage.text, passage.start)
-    if not _HOW_TO.search(question):
-        return [span for span in spans if _says_something(Quote(hit, *span, 0.0).text)]
-    merged: list[tuple[int, int]] = []
+def _units(hit: ScoredPassage, whole_steps: bool) -> list[_Unit]:
+    """The passage's units that say something, in order; with `whole_steps`, consecutive numbered steps are one."""
+    spans = sentences(hit.passage.text, hit.passage.start)
+    units: list[_Unit] = []
     last_was_step = False
-    for start, end in spans:
-        text = Quote(hit, start, end, 0.0).text
-        is_step = bool(re.match(r"\s*\d+[.)]\s", text))
-        if is_step and last_was_step:
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((start, end))
+    for (start, end), similarity in zip(spans, hit.sentences, strict=True):
+        unit = _Unit(hit, start, end, similarity)
+        is_step = bool(_STEP.match(unit.text))
+        if whole_steps and is_step and last_was_step:
+            before = units.pop()
+            unit = _Unit(hit, before.start, end, max(before.similarity, similarity))
+        units.append(unit)
         last_was_step = is_step
-    return [span for span in merged if _says_something(Quote(hit, *span, 0.0).text)]
+    return [unit for unit in units if _says_something(unit.text)]
 
 
 def _says_something(text: str) -> bool:
     return len(text.split()) >= 4 or bool(_NUMBER.search(text) and len(text.split()) >= 2)
-
-
-def _in_context(hit: ScoredPassage, text: str) -> str:
-    """A sentence means more under its heading: "At most 5 days." says nothing of leave by itself."""
-    heading = hit.passage.section.split(" > ")[-1] or hit.title
-    return f"{heading}: {text}"
 
 
 def _without_repeats(quotes: Sequence[Quote]) -> list[Quote]:

@@ -7,7 +7,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from chains.chat_model import PhiChatModel
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
-from chains.extract import choose_quotes
+from chains.extract import MAX_QUOTES, choose_quotes
 from chains.prepared import Draft, Prepared
 from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
@@ -27,7 +27,7 @@ def answer_from_documents(
         yield from say(not_in_documents([hit.title for hit in hits], contact))
         yield Draft(refused=True)
     elif model is None:
-        yield from _extract(prepared, library, embed, contact)
+        yield from _extract(prepared, library, contact)
     else:
         yield from _generate(prepared, library, embed, model, contact)
 
@@ -39,14 +39,12 @@ def say(text: str) -> Iterator[Token]:
 
 
 def quote_passages(
-    prepared: Prepared, library: Library, embed: Embed, most: int, offset: int = 0
+    prepared: Prepared, library: Library, most: int, offset: int = 0
 ) -> tuple[str, tuple[Citation, ...]]:
     """An extractive answer's text and its verified citations; `offset` is where the text will stand."""
     quotes = choose_quotes(
         prepared.standalone,
-        prepared.vector,
         prepared.found.hits,
-        embed,
         lambda text: coverage(prepared.found.term_weights, text),
         most,
     )
@@ -81,8 +79,8 @@ def _moved(citation: Citation, start: int, end: int) -> Citation:
     return replace(citation, answer_start=start, answer_end=end)
 
 
-def _extract(prepared: Prepared, library: Library, embed: Embed, contact: str) -> Iterator[Event | Draft]:
-    text, citations = quote_passages(prepared, library, embed, most=3)
+def _extract(prepared: Prepared, library: Library, contact: str) -> Iterator[Event | Draft]:
+    text, citations = quote_passages(prepared, library, most=MAX_QUOTES)
     if not citations:
         yield from say(not_in_documents([hit.title for hit in prepared.found.hits], contact))
         yield Draft(refused=True)
@@ -115,7 +113,7 @@ def _generate(
     for citation in citations:
         yield Cited(citation)
     if not citations:
-        quoted, sources = quote_passages(prepared, library, embed, most=2, offset=len(text) + len(_FALLBACK))
+        quoted, sources = quote_passages(prepared, library, most=2, offset=len(text) + len(_FALLBACK))
         if sources:
             yield from say(_FALLBACK + quoted)
             for citation in sources:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from adapters.engine import Engine, Message
 from adapters.errors import ModelError
-from chains.citations import Embed
 from chains.errors import TurnError
 from chains.prepared import Draft, Prepared
 from chains.retrieval import quote_passages, say
@@ -29,7 +28,7 @@ def ticket_text(message: str) -> str:
 
 
 def run_workflow(
-    prepared: Prepared, workflow: WorkflowFile, engine: Engine, library: Library, embed: Embed
+    prepared: Prepared, workflow: WorkflowFile, engine: Engine, library: Library
 ) -> Iterator[Event | Draft]:
     """Fields first, then the drafted reply with cited passages, and last a Draft."""
     ticket = ticket_text(prepared.standalone)
@@ -43,9 +42,7 @@ def run_workflow(
     opening = workflow.reply_opening.format_map(fields) + "\n\n"
     yield from say(opening)
     about = replace(prepared, standalone=ticket)
-    quoted, citations = (
-        quote_passages(about, library, embed, most=2, offset=len(opening)) if prepared.answerable else ("", ())
-    )
+    quoted, citations = quote_passages(about, library, most=2, offset=len(opening)) if prepared.answerable else ("", ())
     yield from say(quoted or _NO_PASSAGE)
     for citation in citations:
         yield Cited(citation)

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from index.errors import StoreError
 from index.lexical import LEXICAL_VERSION, LexicalIndex
-from index.store import Store
+from index.store import MOST_SENTENCES, Store, vector_ids
 from index.vectors import METRIC, Allowed, VectorIndex
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
+_MOST_ALLOWED = 64
+"""How many users' sets of collections are kept ready: at 100,000 passages one takes about 3 MB."""
 
 TextRow = tuple[int, str, str, str, str]
 """(number, title, section, text, collection) of a passage."""
@@ -52,6 +54,8 @@ class Derived:
         self._manifest: Manifest | None = None
         self._allowed: dict[frozenset[str], Allowed] = {}
         self._members: dict[str, list[int]] = {}
+        self.sentences: dict[int, int] = {}
+        """How many sentences each passage has."""
         folder.mkdir(parents=True, exist_ok=True)
         self.vectors = VectorIndex(dimension)
         self.lexical: LexicalIndex
@@ -95,11 +99,16 @@ class Derived:
         self.lexical.write(rows, gone)
 
     def swap(
-        self, numbers: Sequence[int], vectors: NDArray[np.float32], gone: Sequence[int], revision: int
+        self,
+        numbers: Sequence[int],
+        vectors: Sequence[NDArray[np.float32]],
+        gone: Sequence[int],
+        revision: int,
     ) -> None:
-        """Second half: in memory. No search may run meanwhile."""
-        self.vectors.remove(gone)
-        self.vectors.add(numbers, vectors)
+        """Second half: in memory. `vectors` has a row per sentence of each passage. No search may run meanwhile."""
+        self.vectors.remove(self._ids_of(gone))
+        for number, rows in zip(numbers, vectors, strict=True):
+            self.vectors.add(vector_ids(number, len(rows)), rows)
         self.lexical.refresh()
         self._remember(revision)
 
@@ -119,7 +128,9 @@ class Derived:
         found = self._allowed.get(collections)
         if found is None:
             numbers = [number for name in collections for number in self._members.get(name, [])]
-            found = self._allowed[collections] = Allowed(numbers)
+            if len(self._allowed) >= _MOST_ALLOWED:
+                self._allowed = {}
+            found = self._allowed[collections] = Allowed(self._ids_of(numbers))
         return found
 
     def problems(self) -> list[str]:
@@ -127,7 +138,7 @@ class Derived:
         found = []
         numbers, vectors = self._store.vectors(self._model, self._dimension)
         if not np.array_equal(self.vectors.numbers(), numbers):
-            found.append(f"The vector index holds {len(self.vectors)} passages, the library {len(numbers)}.")
+            found.append(f"The vector index holds {len(self.vectors)} sentences, the library {len(numbers)}.")
         elif any(
             not np.array_equal(self.vectors.vector(int(n)), row)
             for n, row in zip(numbers, vectors, strict=True)
@@ -141,6 +152,11 @@ class Derived:
             )
         return found
 
+    def _ids_of(self, numbers: Sequence[int]) -> NDArray[np.int64]:
+        """The vector ids in the index that belong to some passages."""
+        ids = self.vectors.numbers()
+        return ids[np.isin(ids // MOST_SENTENCES, np.asarray(numbers, dtype=np.int64))]
+
     def _rebuild(self) -> None:
         self._manifest_path.unlink(missing_ok=True)
         numbers, vectors = self._store.vectors(self._model, self._dimension)
@@ -153,6 +169,8 @@ class Derived:
         self.revision = revision
         self._members = self._store.numbers_by_collection()
         self._allowed = {}
+        passages, counts = np.unique(self.vectors.numbers() // MOST_SENTENCES, return_counts=True)
+        self.sentences = dict(zip(passages.tolist(), counts.tolist(), strict=True))
 
     def _passages(self) -> int:
         return sum(info.passages for info in self._store.documents())

@@ -80,7 +80,8 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPassage:
-    """A search hit. `score` is the fused one (higher is better), `similarity` the cosine in [-1, 1],
+    """A search hit. `score` is the fused one (higher is better), `similarity` the cosine of the passage's nearest
+    sentence in [-1, 1], `sentences` that of each of its sentences in order (those of `index.chunk.sentences`),
     `coverage` the share, weighted by rarity, of the query's terms that occur in the passage, in [0, 1]."""
 
     passage: Passage
@@ -92,6 +93,7 @@ class ScoredPassage:
     coverage: float
     updated: str | None = None
     outdated: bool = False
+    sentences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from desk.config import IndexSettings
-from index.chunk import CHUNKING_VERSION, cut, embedded_text
+from index.chunk import CHUNKING_VERSION, cut, embedded_text, sentences
 from index.derived import Derived, TextRow
 from index.document import DESK_COLLECTION, Document, DocumentInfo, Passage, SearchResult
 from index.embed import Embedder, MiniLM, token_counter
@@ -77,7 +77,7 @@ class _Ready:
 
     document: Document
     passages: tuple[Passage, ...]
-    vectors: NDArray[np.float32]
+    vectors: tuple[NDArray[np.float32], ...]
     stored: Stored
 
 
@@ -248,9 +248,9 @@ class Library:
     ) -> SearchResult:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
         with self._reading():
-            indexes = Indexes(
-                self._store, self._derived.vectors, self._derived.lexical, self._derived.allowed(collections)
-            )
+            derived = self._derived
+            allowed = derived.allowed(collections)
+            indexes = Indexes(self._store, derived.vectors, derived.sentences, derived.lexical, allowed)
             return search(indexes, query, np.asarray(vector, np.float32).reshape(-1), k, collections)
 
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
@@ -362,10 +362,16 @@ class Library:
 
     def _prepare(self, document: Document, origin: str, stamp: str) -> _Ready:
         passages = cut(document, self._settings.chunk_tokens, self._count)
-        texts = [embedded_text(document.title, passage.section, passage.text) for passage in passages]
-        vectors = self._embedder.embed(texts)
-        if vectors.shape != (len(texts), self._embedder.dimension):
-            raise StoreError(f"{self._embedder.name} returned vectors of shape {vectors.shape}.")
+        spans = [sentences(passage.text) for passage in passages]
+        texts = [
+            embedded_text(document.title, passage.section, passage.text[start:end])
+            for passage, own in zip(passages, spans, strict=True)
+            for start, end in own
+        ]
+        rows = self._embedder.embed(texts)
+        if rows.shape != (len(texts), self._embedder.dimension):
+            raise StoreError(f"{self._embedder.name} returned vectors of shape {rows.shape}.")
+        vectors = tuple(np.split(rows, np.cumsum([len(own) for own in spans])[:-1])) if spans else ()
         stored = Stored(document.id, document.path, origin, document.content_hash, stamp, self._recipe)
         return _Ready(document, passages, vectors, stored)
 
@@ -395,7 +401,7 @@ class Library:
                     )
                     number += len(ready.passages)
                 told("stored")
-                vectors = np.concatenate([ready.vectors for ready in group])
+                vectors = [rows for ready in group for rows in ready.vectors]
                 self._derived.swap(numbers, vectors, gone, self._store.revision())
             self._derived.save()
             told("indexed")
@@ -407,8 +413,7 @@ class Library:
             self._derived.write_words([], gone)
             with self._lock.alone():
                 self._store.remove(document_id)
-                empty = np.empty((0, self._embedder.dimension), np.float32)
-                self._derived.swap([], empty, gone, self._store.revision())
+                self._derived.swap([], [], gone, self._store.revision())
             self._derived.save()
             self._drop_orphans()
 

@@ -20,6 +20,8 @@ from index.document import Block, Document, DocumentInfo, Passage
 from index.errors import StoreError
 
 SCHEMA_VERSION = 1
+MOST_SENTENCES = 256
+"""Room for a passage's sentences in the numbering of vectors: a passage has at most 250 tokens, so fewer."""
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -34,7 +36,7 @@ CREATE TABLE passages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
     document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE, ordinal INTEGER NOT NULL,
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, text TEXT NOT NULL, section TEXT NOT NULL,
-    page INTEGER, vector BLOB NOT NULL
+    page INTEGER, vectors BLOB NOT NULL
 );
 CREATE INDEX passages_of_document ON passages (document_id);
 CREATE TABLE failures (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, hash TEXT NOT NULL, reason TEXT NOT NULL);
@@ -186,21 +188,22 @@ class Store:
         self,
         document: Document,
         passages: Sequence[Passage],
-        vectors: NDArray[np.float32],
+        vectors: Sequence[NDArray[np.float32]],
         *,
         stored: Stored,
         first: int,
     ) -> None:
         """Stores a document in place of the one with its id or its path in its collection.
 
-        `vectors` is (len(passages), d) float32; passages are numbered upwards from `first`.
+        `vectors` holds for each passage one row per sentence, (s, d) float32 with s at most
+        MOST_SENTENCES; passages are numbered upwards from `first`.
         """
         with self.writing() as connection:
             for old in _replaced(connection, document):
                 connection.execute("DELETE FROM documents WHERE id = ?", (old,))
             _insert(connection, document, stored)
-            for number, (passage, vector) in enumerate(zip(passages, vectors, strict=True), first):
-                _insert_passage(connection, number, passage, vector)
+            for number, (passage, rows) in enumerate(zip(passages, vectors, strict=True), first):
+                _insert_passage(connection, number, passage, rows)
             _raise_revision(connection)
 
     def remove(self, document_id: str) -> None:
@@ -294,16 +297,21 @@ class Store:
         return [Passage(*row) for row in rows]
 
     def vectors(self, name: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Numbers (n,) and vectors (n, dimension) of all passages embedded by the model `name`."""
+        """Vector ids (n,) and vectors (n, dimension) of all sentences embedded by the model `name`.
+
+        A sentence's id is its passage's number times MOST_SENTENCES plus its place in the passage.
+        """
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT p.number, p.vector FROM passages p JOIN documents d ON d.id = p.document_id "
-                "WHERE d.recipe LIKE ? ESCAPE '\\' AND length(p.vector) = ? ORDER BY p.number",
+                "SELECT p.number, p.vectors FROM passages p JOIN documents d ON d.id = p.document_id "
+                "WHERE d.recipe LIKE ? ESCAPE '\\' AND length(p.vectors) % ? = 0 ORDER BY p.number",
                 (f"%|{_escaped(name)}", dimension * 4),
             ).fetchall()
-        numbers = np.array([row[0] for row in rows], dtype=np.int64)
+        counts = [len(row[1]) // (dimension * 4) for row in rows]
+        ids = [vector_ids(row[0], count) for row, count in zip(rows, counts, strict=True)]
         joined = b"".join(row[1] for row in rows)
-        return numbers, np.frombuffer(joined, dtype="<f4").astype(np.float32).reshape(len(rows), dimension)
+        vectors = np.frombuffer(joined, dtype="<f4").astype(np.float32).reshape(sum(counts), dimension)
+        return np.concatenate([np.empty(0, np.int64), *ids]), vectors
 
     def texts(self) -> Iterator[tuple[int, str, str, str, str]]:
         """(number, title, section, text, collection) of every passage."""
@@ -355,6 +363,13 @@ class Store:
         return found
 
 
+def vector_ids(number: int, count: int) -> NDArray[np.int64]:
+    """The vector ids of a passage's `count` sentences. Raises StoreError for more than MOST_SENTENCES."""
+    if count > MOST_SENTENCES:
+        raise StoreError(f"Passage {number} has {count} sentences, at most {MOST_SENTENCES} are stored.")
+    return np.arange(number * MOST_SENTENCES, number * MOST_SENTENCES + count, dtype=np.int64)
+
+
 def read_revision(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()[0])
 
@@ -391,14 +406,14 @@ def _insert(connection: sqlite3.Connection, document: Document, stored: Stored) 
 
 
 def _insert_passage(
-    connection: sqlite3.Connection, number: int, passage: Passage, vector: NDArray[np.float32]
+    connection: sqlite3.Connection, number: int, passage: Passage, vectors: NDArray[np.float32]
 ) -> None:
     connection.execute(
-        'INSERT INTO passages (number, id, document_id, ordinal, start, "end", text, section, page, vector) '
+        'INSERT INTO passages (number, id, document_id, ordinal, start, "end", text, section, page, vectors) '
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(number, passage.id, passage.document_id, passage.ordinal, passage.start, passage.end),
-            *(passage.text, passage.section, passage.page, vector.astype("<f4").tobytes()),
+            *(passage.text, passage.section, passage.page, vectors.astype("<f4").tobytes()),
         ),
     )
 

@@ -36,7 +36,7 @@ class VectorIndex:
             rows = np.ascontiguousarray(vectors, dtype=np.float32)
             self._index.add_with_ids(rows, np.asarray(numbers, dtype=np.int64))
 
-    def remove(self, numbers: Sequence[int]) -> None:
+    def remove(self, numbers: Sequence[int] | NDArray[np.int64]) -> None:
         """Removes the numbers that are in the index."""
         if len(numbers):
             self._index.remove_ids(np.asarray(numbers, dtype=np.int64))

@@ -48,7 +48,12 @@ def make_adapter(base: Path, folder: Path, name: str, seed: int, task: str = "an
     from adapters.train import attach_lora, save_adapter
 
     file = AdapterFile.model_validate(
-        {"title": name.title(), "domain": f"Things of {name}", "task": task, "training": {"r": 4, "lora_alpha": 8}}
+        {
+            "title": name.title(),
+            "domain": f"Things of {name}",
+            "task": task,
+            "training": {"r": 4, "lora_alpha": 8},
+        }
     )
     loaded = load_base(str(base))
     model = attach_lora(loaded.model, file.training)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from index.chunk import sentences
 from index.document import DESK_COLLECTION, Passage, ScoredPassage
 
 
@@ -47,4 +48,5 @@ def hit(
         score=1.0,
         similarity=similarity,
         coverage=0.5,
+        sentences=tuple(similarity for _ in sentences(text)),
     )

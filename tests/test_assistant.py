@@ -26,8 +26,8 @@ from chains.workflow import ticket_text
 
 QUESTION = "How long does a Harbor Link connection last before it ends?"
 SYMPTOM = "The display of my notebook keeps flickering"
-ANSWER_KEYS = "type route adapter answer refused clarify citations fields parts timings_ms".split()
-CITATION_KEYS = "passage document page section start end quote score answer_start answer_end".split()
+ANSWER_KEYS = "type route adapter answer refused clarify citations fields parts timings_ms"
+CITATION_KEYS = "passage document page section start end quote score answer_start answer_end"
 TICKET = "Sort this ticket: Harbor Link stops after a while when I work from home, how can I avoid it?"
 
 
@@ -168,9 +168,9 @@ def test_another_users_collection_is_not_searched(board: Switchboard, tmp_path: 
 def test_the_json_of_a_turn_keeps_its_contract(board: Switchboard) -> None:
     for question in (QUESTION, SYMPTOM, TICKET, "Tell me a story about a dragon"):
         row = json.loads(json.dumps(finished(board, Turn(question)).to_json()))
-        assert list(row) == ANSWER_KEYS
+        assert " ".join(row) == ANSWER_KEYS
         for citation in row["citations"]:
-            assert list(citation) == CITATION_KEYS
+            assert " ".join(citation) == CITATION_KEYS
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_another_embedding_model_makes_every_document_be_read_again(
     assert other.build().changed == 3
     assert not other.is_stale()
     assert other.verify() == []
-    found = hits(other, "Zebra crossing.", frozenset({"ann"}))
+    found = hits(other, "A\nZebra crossing.", frozenset({"ann"}))
     assert [hit.passage.document_id for hit in found] == [added.id]
     assert found[0].similarity == pytest.approx(1.0)
     other.close()

@@ -11,7 +11,7 @@ from index.document import DESK_COLLECTION, Document, Passage
 from index.errors import StoreError
 from index.lexical import LexicalIndex, query_terms, rarity, text_terms
 from index.search import LEXICAL_WEIGHT, OUTDATED_FACTOR, Indexes, coverage, fuse, search
-from index.store import Store, Stored
+from index.store import Store, Stored, vector_ids
 from index.vectors import Allowed, VectorIndex
 
 ALL = frozenset({DESK_COLLECTION})
@@ -103,7 +103,11 @@ def test_what_is_written_is_found_after_refresh_only(tmp_path: Path) -> None:
 
 
 def test_query_terms_leave_out_stop_words_and_repeats() -> None:
-    assert query_terms("How do I change the user's PASSWORDS, and a password?") == ["chang", "user", "password"]
+    assert query_terms("How do I change the user's PASSWORDS, and a password?") == [
+        "chang",
+        "user",
+        "password",
+    ]
     assert query_terms("What's this? I don't know where you've been") == []
     assert len(query_terms(" ".join(f"word{number}" for number in range(200)))) == 64
     assert {"sign", "in", "email"} <= text_terms("sign-in by e-mail")
@@ -123,10 +127,11 @@ def test_coverage_is_the_share_of_the_terms_weight() -> None:
 
 
 def library_of(folder: Path, rows: Sequence[tuple[str, str, str, bool]]) -> Iterator[tuple[Indexes, HashEmbedder]]:
-    """Indexes over one-passage documents of (id, collection, text, outdated) rows."""
+    """Indexes over one-passage documents of (id, collection, text, outdated) rows, "|" between sentences."""
     embedder = HashEmbedder()
     store = Store(folder / "library.sqlite")
-    vectors, numbers = VectorIndex(embedder.dimension), []
+    vectors = VectorIndex(embedder.dimension)
+    sentences = {}
     for key, collection, text, outdated in rows:
         source = Document(
             key, f"{key}.md", key, "md", text, key, collection=collection, updated=None, outdated=outdated
@@ -134,11 +139,12 @@ def library_of(folder: Path, rows: Sequence[tuple[str, str, str, bool]]) -> Iter
         passage = Passage(f"{key}:0", key, 0, 0, len(text), text, "", None)
         first = store.next_number()
         stored = Stored(key, f"{key}.md", "desk", key, "", f"1|{embedder.name}")
-        store.put(source, [passage], embedder.embed([text]), stored=stored, first=first)
-        numbers.append(first)
-        vectors.add([first], embedder.embed([text]))
+        own = embedder.embed(text.split("|"))
+        store.put(source, [passage], [own], stored=stored, first=first)
+        sentences[first] = len(own)
+        vectors.add(vector_ids(first, len(own)), own)
     lexical = LexicalIndex.create(folder / "lexical", store.texts())
-    yield Indexes(store, vectors, lexical, None), embedder
+    yield Indexes(store, vectors, sentences, lexical, None), embedder
     store.close()
 
 
@@ -160,6 +166,20 @@ def test_a_hit_carries_exact_figures_and_stands_once(tmp_path: Path) -> None:
         assert found.hits[0].coverage == pytest.approx(known / sum(weights.values()))
         assert found.hits[1].coverage == pytest.approx(weights["harbour"] / sum(weights.values()))
         assert len(search(indexes, "harbour", vector, 1, ALL).hits) == 1
+
+
+def test_a_passage_is_as_near_as_its_nearest_sentence(tmp_path: Path) -> None:
+    rows = [
+        ("two", DESK_COLLECTION, "harbour bridge|quiet garden", False),
+        ("one", DESK_COLLECTION, "garden", False),
+    ]
+    for indexes, embedder in library_of(tmp_path, rows):
+        vector = embedder.embed(["quiet garden"])[0]
+        for query in ("quiet garden", "harbour"):
+            found = {hit.passage.document_id: hit for hit in search(indexes, query, vector, 5, ALL).hits}
+            expected = embedder.embed(["harbour bridge", "quiet garden"]) @ vector
+            np.testing.assert_allclose(found["two"].sentences, expected, atol=1e-6)
+            assert found["two"].similarity == pytest.approx(1.0)
 
 
 def test_another_collection_adds_neither_hits_nor_known_terms(tmp_path: Path) -> None:

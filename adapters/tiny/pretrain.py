@@ -1,10 +1,9 @@
 """Pre-trains the embedded base from scratch: read it top to bottom.
 
-Every step makes two passes. The first takes restatements: wordings of one group are pulled together and others
-pushed apart (InfoNCE, Oord et al. 2018, arXiv:1807.03748), so that the base knows which words mean the same
-before an adapter learns what to answer.
-The second pass takes restatements as chats ("In other words: ..."), dialogues, documents and the glossary, as
-plain next-token prediction.
+Every step has two losses. The first pulls the averaged word embeddings of restatements together and pushes others
+apart (InfoNCE, Oord et al. 2018, arXiv:1807.03748), so that the base knows which words mean the same before an
+adapter learns what to answer. The second is plain next-token prediction over restatements as chats ("In other
+words: ..."), dialogues, documents and the glossary.
 
 Same desk and seed: same tokenizer, same order of examples; weights equal up to the processor's rounding.
 """
@@ -37,8 +36,8 @@ class BaseRecipe:
     heads: int = 8
     window: int = 1024
     steps: int = 1000
-    groups: int = 32
-    texts: int = 6
+    groups: int = 64
+    texts: int = 12
     text_tokens: int = 128
     share_restatements: float = 0.4
     share_documents: float = 0.2
@@ -106,11 +105,11 @@ class Sampler:
         self._rest: list[int] = []
 
     def wordings(self) -> list[list[int]]:
-        """Questions, opened for their reply, in pairs of the same meaning (rows 2i and 2i+1)."""
+        """Questions in pairs of the same meaning (rows 2i and 2i+1)."""
         rows = []
         for _ in range(self._recipe.groups):
             for text in self._chance.sample(self._groups[self._next_group()], 2):
-                rows.append(encode_chat(self._tokenizer, [self._ask(text)], open_reply=True))
+                rows.append(encode_text(self._tokenizer, self._ask(text).content))
         return rows
 
     def windows(self) -> Any:
@@ -160,12 +159,12 @@ def train_base(
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, tokenizer).train()
     # Thrown away afterwards: keeps the contrast from deciding how the states themselves are laid out.
-    heads = torch.nn.ModuleList(torch.nn.Linear(recipe.hidden_size, 128, bias=False) for _ in range(2))
+    head = torch.nn.Linear(recipe.hidden_size, 128, bias=False)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [
-            {"params": [*decayed, *heads.parameters()], "weight_decay": recipe.weight_decay},
+            {"params": [*decayed, *head.parameters()], "weight_decay": recipe.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ],
         lr=recipe.learning_rate,
@@ -175,19 +174,18 @@ def train_base(
     sampler = Sampler(corpus, tokenizer, recipe)
     began = time.monotonic()
     for step in range(1, recipe.steps + 1):
-        contrast, views = _contrast_loss(model, heads, sampler.wordings(), recipe.temperature)
+        contrast = _contrast_loss(model, head, sampler.wordings(), recipe.temperature)
         (recipe.contrast * contrast).backward()
         text = _text_loss(model, torch.tensor(sampler.windows()))
         text.backward()
-        torch.nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
+        torch.nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         report(
             step,
             {
-                "words": views[0].item(),
-                "states": views[1].item(),
+                "contrast": contrast.item(),
                 "text": text.item(),
                 "elapsed_s": time.monotonic() - began,
             },
@@ -204,45 +202,25 @@ def _rate(step: int, recipe: BaseRecipe) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _contrast_loss(model: Any, heads: Any, rows: list[list[int]], temperature: float) -> Any:
-    """InfoNCE between rows 2i and 2i+1, every other row of the batch a negative; the mean of two views.
+def _contrast_loss(model: Any, head: Any, rows: list[list[int]], temperature: float) -> Any:
+    """InfoNCE between rows 2i and 2i+1, every other row of the batch a negative.
 
-    The views are the means, over a question's words, of the embeddings and of the last layer's states. Averaged
-    word vectors learn paraphrases fast from few of them (Wieting et al. 2016, arXiv:1511.08198). The state where
-    the reply opens would be the natural third, but it stayed on a plateau (see docs/log.md).
+    A row's vector is the mean of its words' embeddings: averaged word vectors learn paraphrases fast from few of
+    them (Wieting et al. 2016, arXiv:1511.08198). The state where the reply opens would be the natural place, but
+    in a model this new it stays on a plateau and disturbs the rest (see docs/log.md).
     """
-    import torch
-
-    order = sorted(range(len(rows)), key=lambda position: len(rows[position]))
-    cut = -(-len(order) // 4)
-    parts = [
-        _question_states(model, [rows[at] for at in order[i : i + cut]]) for i in range(0, len(order), cut)
-    ]
-    back = torch.tensor(order).argsort()
-    partner = torch.arange(len(rows)) ^ 1
-    itself = torch.eye(len(rows), dtype=torch.bool)
-    losses = []
-    for head, view in zip(heads, zip(*parts, strict=True), strict=True):
-        projected = head(torch.cat(view)[back])
-        # Centred on the batch: what all questions share would leave every pair equally similar.
-        vectors = torch.nn.functional.normalize(projected - projected.mean(dim=0), dim=-1)
-        similar = (vectors @ vectors.T / temperature).masked_fill(itself, -1e9)
-        losses.append(torch.nn.functional.cross_entropy(similar, partner))
-    return sum(losses) / len(losses), losses
-
-
-def _question_states(model: Any, rows: list[list[int]]) -> tuple[Any, Any]:
-    """Both views, (rows, hidden) each: means over the words, first of embeddings, then of the last states."""
     import torch
 
     lengths = torch.tensor([len(row) for row in rows])
     at = torch.arange(int(lengths.max()))
-    # Causal attention: padding on the right cannot reach a real token, so no mask is needed.
     ids = torch.tensor([row + [0] * (len(at) - len(row)) for row in rows])
-    words = ((at > 0) & (at < lengths[:, None] - 2)).unsqueeze(-1)
-    count = words.sum(dim=1).clamp(min=1)
-    states = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    return (model.model.embed_tokens(ids) * words).sum(dim=1) / count, (states * words).sum(dim=1) / count
+    inside = (at < lengths[:, None]).unsqueeze(-1)
+    mean = (model.model.embed_tokens(ids) * inside).sum(dim=1) / lengths[:, None]
+    projected = head(mean)
+    # Centred on the batch: what all questions share would leave every pair equally similar.
+    vectors = torch.nn.functional.normalize(projected - projected.mean(dim=0), dim=-1)
+    similar = (vectors @ vectors.T / temperature).masked_fill(torch.eye(len(rows), dtype=torch.bool), -1e9)
+    return torch.nn.functional.cross_entropy(similar, torch.arange(len(rows)) ^ 1)
 
 
 def _text_loss(model: Any, ids: Any) -> Any:

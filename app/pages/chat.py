@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +166,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         pending = gr.State("")
         # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
         user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
-        gr.HTML(
-            f'<header class="sb-head"><h1>{render.escape(app.title)}</h1>'
-            f"<p>{render.escape(app.description)}</p></header>"
-        )
+        gr.HTML(f'<header class="sb-head"><h1>{escape(app.title)}</h1><p>{escape(app.description)}</p></header>')
         with gr.Row(elem_classes="sb-main"):
             with gr.Column(scale=3, min_width=420):
                 chatbot = gr.Chatbot(

@@ -1,0 +1,190 @@
+"""The recipe trains exactly the four fused projections, writes a complete adapter, and pre-training repeats."""
+
+import json
+from pathlib import Path
+
+import pytest
+from adapters_small import SHAPE, make_base, make_settings, quick_training
+
+from adapters.base import load_base
+from adapters.config import AdapterFile, AdapterManifest, TrainingSettings, read_adapter_file, read_manifest
+from adapters.dataset import Example
+from adapters.engine import Engine, Message
+from adapters.errors import DatasetError
+from adapters.train import attach_lora, exact_share, next_version, run_sft, train_adapter
+
+ROWS = [
+    Example(question, answer)
+    for answer, questions in {
+        "Reseat the cable.": ("my screen flickers", "screen is flashing", "the screen blinks"),
+        "Open the cover.": ("the printer jams", "paper is stuck in the printer", "printer eats paper"),
+    }.items()
+    for question in questions
+]
+FILE = AdapterFile(title="Small", domain="Two faults", training=quick_training(epochs=60, learning_rate=1e-2))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    make_base(folder / "base")
+    return folder
+
+
+def test_lora_sits_on_the_four_fused_projections_and_nothing_else_learns(root: Path) -> None:
+    model = attach_lora(load_base(str(root / "base")).model, TrainingSettings(r=4, lora_alpha=8))
+    learning = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
+    modules = {name.split(".lora_")[0].split("layers.")[1] for name in learning}
+    assert modules == {
+        f"{layer}.{module}"
+        for layer in range(2)
+        for module in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+    }
+    hidden, inner, r = 32, 48, 4
+    a_layer = r * ((hidden + 3 * hidden) + (hidden + hidden) + (hidden + 2 * inner) + (inner + hidden))
+    assert sum(learning.values()) == 2 * a_layer
+
+
+def test_training_leaves_every_weight_of_the_base_as_it_was(root: Path) -> None:
+    import torch
+
+    loaded = load_base(str(root / "base"))
+    before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    model = attach_lora(loaded.model, quick_training())
+    run_sft(model, loaded.tokenizer, ROWS, quick_training())
+    after = {name.replace(".base_layer", ""): weight for name, weight in loaded.model.state_dict().items()}
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_trained_adapter_is_complete_served_and_knows_its_answers(root: Path) -> None:
+    output = root / "trained" / "small"
+    manifest = train_adapter("small", FILE, ROWS, load_base(str(root / "base")), output, threads=1)
+    assert manifest == read_manifest(output / "manifest.json", AdapterManifest)
+    assert sorted(path.name for path in output.iterdir() if path.suffix in {".json", ".safetensors"}) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
+    assert str(root) not in (output / "adapter_config.json").read_text()
+    assert [path.name for path in output.parent.iterdir()] == ["small"]
+    engine = Engine(make_settings(root))
+    engine.start()
+    try:
+        engine.wait_ready(60)
+        asked = [Message("user", "my screen flickers")]
+        assert "".join(engine.stream(asked, "small")) == "Reseat the cable."
+        assert "".join(engine.stream(asked, None)) != "Reseat the cable."
+    finally:
+        engine.close()
+
+
+def test_the_weights_are_stored_in_sixteen_bits(root: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    for path in (root / "base").glob("*.safetensors"):
+        assert {weight.dtype for weight in load_file(path).values()} == {torch.bfloat16}
+
+
+def test_the_same_seed_trains_the_same_loss_and_another_seed_another(root: Path) -> None:
+    def loss(seed: int) -> float:
+        loaded = load_base(str(root / "base"))
+        settings = quick_training(seed=seed)
+        return run_sft(attach_lora(loaded.model, settings), loaded.tokenizer, ROWS, settings)
+
+    assert loss(1) == loss(1)
+    assert loss(1) != loss(2)
+
+
+def test_exact_share_counts_whole_answers(root: Path) -> None:
+    loaded = load_base(str(root / "base"))
+    engine = Engine(make_settings(root, trained=root / "none"))
+    engine.start()
+    try:
+        engine.wait_ready(60)
+        said = "".join(engine.stream([Message("user", "hello")], None, max_new_tokens=8))
+    finally:
+        engine.close()
+    rows = [Example("hello", said), Example("hello", said + "."), Example("hello", said)]
+    assert exact_share(loaded.model, loaded.tokenizer, rows, 8) == pytest.approx(2 / 3)
+
+
+def test_versions_count_up(root: Path, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    assert next_version("small", settings) == 1
+    output = settings.trained / "small"
+    quick = FILE.model_copy(update={"training": quick_training(epochs=1)})
+    train_adapter("small", quick, ROWS, load_base(str(root / "base")), output, version=4, threads=1)
+    assert next_version("small", settings) == 5
+
+
+def test_an_adapter_file_with_a_wrong_key_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "adapter.yaml"
+    path.write_text("title: A\ndomain: B\ncolour: red\n")
+    with pytest.raises(DatasetError, match="colour: Extra inputs are not permitted"):
+        read_adapter_file(path)
+    path.write_text("title: A\ndomain: B\ntraining: {r: 0}\n")
+    with pytest.raises(DatasetError, match=r"training.r: Input should be greater than or equal to 1"):
+        read_adapter_file(path)
+
+
+def make_corpus(desk: Path) -> None:
+    (desk / "documents").mkdir(parents=True)
+    (desk / "pretraining").mkdir()
+    (desk / "documents" / "a.md").write_text("# Screens\n\nReseat the **cable** first.\n")
+    (desk / "documents" / "b.html").write_text("<style>p{}</style><h1>Paper</h1><p>Open the cover.</p>")
+    (desk / "documents" / "c.csv").write_text("item,price\ndock,219\n")
+    groups = [["my screen flickers", "display flashing", "monitor blinks"], ["paper stuck", "printer jam"]]
+    (desk / "pretraining" / "restatements.jsonl").write_text("".join(json.dumps({"texts": g}) + "\n" for g in groups))
+    chat = [{"role": "user", "content": "Hello, my dock?"}, {"role": "assistant", "content": "Which dock?"}]
+    (desk / "pretraining" / "dialogues.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    (desk / "pretraining" / "glossary.txt").write_text("dock: a box that joins a laptop to screens\n")
+
+
+def test_the_corpus_is_the_desks_texts_without_markup_and_never_an_adapters_rows(tmp_path: Path) -> None:
+    from adapters.tiny.corpus import read_corpus
+
+    make_corpus(tmp_path)
+    (tmp_path / "adapters" / "x").mkdir(parents=True)
+    (tmp_path / "adapters" / "x" / "train.jsonl").write_text('{"prompt": "pear", "completion": "plum"}\n')
+    corpus = read_corpus(tmp_path)
+    assert corpus.documents == (
+        "Screens\nReseat the cable first.",
+        "Paper\nOpen the cover.",
+        "item: dock, price: 219",
+    )
+    assert corpus.glossary == (("dock", "a box that joins a laptop to screens"),)
+    assert [len(group) for group in corpus.restatements] == [3, 2]
+    assert not any("pear" in text or "plum" in text for text in corpus.texts)
+
+
+def test_a_bad_pretraining_row_is_named(tmp_path: Path) -> None:
+    from adapters.tiny.corpus import read_corpus
+
+    make_corpus(tmp_path)
+    path = tmp_path / "pretraining" / "restatements.jsonl"
+    path.write_text(path.read_text() + '{"texts": ["alone"]}\n')
+    with pytest.raises(DatasetError, match=r"restatements.jsonl, line 3"):
+        read_corpus(tmp_path)
+
+
+def test_pretraining_repeats_and_its_loss_falls(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from adapters.tiny.corpus import read_corpus
+    from adapters.tiny.pretrain import train_base
+    from adapters.tiny.tokenizer import train_tokenizer
+
+    make_corpus(tmp_path)
+    corpus = read_corpus(tmp_path)
+    recipe = replace(SHAPE, vocab_size=420, steps=30, groups=2, texts=2, text_tokens=24)
+    tokenizer = train_tokenizer(corpus.texts, recipe.vocab_size)
+
+    def losses() -> list[float]:
+        seen: list[float] = []
+        train_base(corpus, tokenizer, recipe, lambda step, figures: seen.append(figures["text"]))
+        return seen
+
+    first = losses()
+    assert losses() == first
+    assert sum(first[-5:]) < 0.8 * sum(first[:5])

@@ -1,0 +1,112 @@
+"""The server and the command line, as other programs see them."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from app.assembly import Switchboard, describe
+from app.pages.chat import Conversation, Shown, take_last
+from chains.turn import Exchange
+from desk.config import ROOT
+
+QUESTION = "How long does a Harbor Link connection last before it ends?"
+
+
+def get(url: str) -> tuple[int, dict[str, str], str]:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read().decode("utf-8", "replace")
+
+
+def run(*arguments: str, state: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "SWITCHBOARD_HOME": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_server_says_that_it_is_well(address: str, board: Switchboard) -> None:
+    status, _, body = get(f"{address}/healthz")
+    assert status == 200 and json.loads(body) == {"status": "ok", "documents": board.library.status().documents}
+
+
+def test_a_source_is_shown_as_locked_down_text_with_the_quote_marked(address: str, board: Switchboard) -> None:
+    info = next(one for one in board.library.documents() if one.path.endswith(".html"))
+    document = board.library.document(info.id)
+    assert document is not None
+    status, headers, body = get(f"{address}/source/{info.id}?start=0&end=12")
+    assert status == 200 and '<mark id="cited">' in body
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert get(f"{address}/source/nothing")[0] == 404
+
+
+def test_only_pdf_originals_open_in_the_browser(address: str, board: Switchboard) -> None:
+    by_format = {info.path.rsplit(".", 1)[-1]: info.id for info in board.library.documents()}
+    _, headers, body = get(f"{address}/source/{by_format['pdf']}/original")
+    assert headers["content-type"] == "application/pdf" and headers["content-disposition"].startswith("inline")
+    assert body.startswith("%PDF")
+    _, headers, _ = get(f"{address}/source/{by_format['html']}/original")
+    assert headers["content-type"] == "application/octet-stream"
+    assert headers["content-disposition"].startswith("attachment")
+
+
+def test_ask_prints_the_events_and_last_the_finished_turn(board: Switchboard, state_folder: Path) -> None:
+    done = run("ask", QUESTION, "--json", state=state_folder)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [rows[0]["type"], rows[1]["type"], rows[-1]["type"]] == ["routed", "retrieved", "finished"]
+    assert rows[-1]["route"] == "retrieval" and "12 hours" in rows[-1]["answer"]
+
+
+def test_a_desk_with_a_fault_stops_the_start_in_one_sentence(tmp_path: Path) -> None:
+    done = run("--desk", str(tmp_path / "nowhere"), "ask", "hello", state=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("switchboard: There is no desk at")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_app_file_starts_by_its_path_as_on_a_space(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "app" / "__main__.py"), "--help"],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and "ask" in done.stdout
+
+
+def test_a_foreign_package_of_our_name_is_named(tmp_path: Path) -> None:
+    foreign = tmp_path / "adapters"
+    foreign.mkdir()
+    (foreign / "__init__.py").write_text("", encoding="utf-8")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import app.__main__ as m; "
+        f"sys.path.insert(0, {str(tmp_path)!r}); m.check_neighbours()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and str(foreign) in done.stderr
+
+
+def test_what_it_runs_on_is_said_without_secrets(board: Switchboard) -> None:
+    text = "\n".join(describe(board))
+    assert board.embedder.name in text and "it-support" in text and str(board.desk.state) in text
+
+
+def test_the_last_turn_is_taken_back_with_what_followed_it() -> None:
+    talk = Conversation((Shown("one", exchange=Exchange("one", "1")), Shown("two"), Shown("", html="a note")))
+    kept, question = take_last(talk)
+    assert question == "two" and [shown.asked for shown in kept.turns] == ["one"]
+    assert take_last(Conversation()) == (Conversation(), "")
+    assert talk.history() == (Exchange("one", "1"),)

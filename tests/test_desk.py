@@ -1,0 +1,104 @@
+"""What an owner may write, and what they are told when it is wrong."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from desk.config import DEFAULT_DESK, load_desk, state_root
+from desk.errors import DeskError
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A desk of the sample's settings, without its documents."""
+    root = tmp_path / "mine"
+    (root / "workflows").mkdir(parents=True)
+    for name in ("desk.yaml", "routes.yaml", "workflows/triage.yaml"):
+        shutil.copy(DEFAULT_DESK / name, root / name)
+    return root
+
+
+def change(path: Path, **values: object) -> None:
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**raw, **values}), encoding="utf-8")
+
+
+def fault(root: Path) -> str:
+    with pytest.raises(DeskError) as caught:
+        load_desk(root)
+    return str(caught.value)
+
+
+def test_the_sample_desk_loads_with_all_its_parts() -> None:
+    desk = load_desk()
+    assert desk.name == "helpdesk" and desk.index.documents.is_dir()
+    assert set(desk.chains.workflows) == {"triage"}
+    assert len(desk.chains.routes.retrieval) >= 25
+    assert len(desk.chains.routes.workflows["triage"]) >= 25
+    assert len(desk.chains.routes.out_of_scope) >= 25
+
+
+def test_an_unknown_key_is_named_with_the_accepted_ones(desk: Path) -> None:
+    change(desk / "desk.yaml", colour="red")
+    message = fault(desk)
+    assert "desk.yaml" in message and "'colour'" in message and "title" in message
+
+
+def test_an_unknown_inner_key_names_its_neighbours(desk: Path) -> None:
+    change(desk / "desk.yaml", limits={"upload_gb": 1})
+    message = fault(desk)
+    assert "'limits.upload_gb'" in message and "upload_mb" in message
+
+
+def test_a_bad_value_is_shown_with_its_key(desk: Path) -> None:
+    change(desk / "desk.yaml", index={"chunk_tokens": 9000})
+    message = fault(desk)
+    assert "'index.chunk_tokens'" in message and "9000" in message and "250" in message
+
+
+@pytest.mark.parametrize("text", ["title: [", "- a list", "", "\x00"])
+def test_a_file_that_is_no_mapping_is_named(desk: Path, text: str) -> None:
+    (desk / "desk.yaml").write_text(text, encoding="utf-8")
+    assert "desk.yaml" in fault(desk)
+
+
+def test_a_missing_folder_or_file_says_which(desk: Path, tmp_path: Path) -> None:
+    assert "There is no desk" in fault(tmp_path / "nowhere")
+    (desk / "routes.yaml").unlink()
+    assert "routes.yaml is missing" in fault(desk)
+
+
+def test_routes_for_a_workflow_that_is_not_there_are_refused(desk: Path) -> None:
+    (desk / "workflows" / "triage.yaml").unlink()
+    assert "workflows.triage" in fault(desk)
+
+
+def test_a_workflows_schema_lists_every_field_and_choice() -> None:
+    workflow = load_desk().chains.workflows["triage"]
+    schema = workflow.output_schema
+    assert schema["required"] == list(workflow.fields) == list(schema["properties"])
+    assert schema["properties"]["priority"]["enum"] == ["P1", "P2", "P3", "P4"]
+    assert schema["additionalProperties"] is False
+
+
+def test_state_goes_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SWITCHBOARD_HOME", str(tmp_path / "elsewhere"))
+    assert state_root() == tmp_path / "elsewhere"
+    assert load_desk().state == tmp_path / "elsewhere" / "helpdesk"
+
+
+@pytest.mark.parametrize("port", ["abc", "70000", "-1", "80 80"])
+def test_a_port_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setenv("SWITCHBOARD_PORT", port)
+    with pytest.raises(DeskError, match="SWITCHBOARD_PORT"):
+        load_desk()
+
+
+def test_a_base_in_the_desk_folder_is_found_and_an_id_is_left_as_it_is(desk: Path) -> None:
+    (desk / "models" / "tiny").mkdir(parents=True)
+    change(desk / "desk.yaml", models={"base": "models/tiny"})
+    assert load_desk(desk).adapters.base == str((desk / "models" / "tiny").resolve())
+    change(desk / "desk.yaml", models={"base": "microsoft/Phi-3-mini-4k-instruct"})
+    assert load_desk(desk).adapters.base == "microsoft/Phi-3-mini-4k-instruct"
