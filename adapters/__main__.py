@@ -79,9 +79,7 @@ def _list(desk: Desk, options: argparse.Namespace) -> None:
         return
     print(f"base      {engine.base.name}: {engine.base.parameters / 1e6:.1f}M weights. {engine.base.note}")
     for info in engine.adapters:
-        print(
-            f"adapter   {info.name} v{info.version} ({', '.join(sorted(info.capabilities))}): {info.domain}"
-        )
+        print(f"adapter   {info.name} v{info.version} ({', '.join(sorted(info.capabilities))}): {info.domain}")
     for sentence in engine.failures:
         print(f"refused   {sentence}")
 

@@ -199,9 +199,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BaseModelError(f"{path} is not readable JSON: {error}") from None
     if not list(folder.glob("*.safetensors")):
-        raise BaseModelError(
-            f"{folder} holds config.json but no weights (*.safetensors): fetch the model again."
-        )
+        raise BaseModelError(f"{folder} holds config.json but no weights (*.safetensors): fetch the model again.")
     return config
 
 

@@ -100,9 +100,7 @@ def read_adapter_file(path: Path) -> AdapterFile:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DatasetError(
-            f"{path} is missing: an adapter needs adapter.yaml with title and domain."
-        ) from None
+        raise DatasetError(f"{path} is missing: an adapter needs adapter.yaml with title and domain.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not readable YAML in UTF-8: {error}") from None
     return _checked(raw, AdapterFile, path, DatasetError)
@@ -128,8 +126,7 @@ def _checked(raw: object, model: type[EdgeModel], path: Path, kind: type[ModelEr
         return model.model_validate(raw)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
-            for fault in error.errors()
+            f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}" for fault in error.errors()
         )
         raise kind(f"{path}: {faults}.") from None
 

@@ -68,9 +68,7 @@ class Decoder:
         import torch
 
         if name is not None and name not in self.attached:
-            raise AdapterError(
-                f"The adapter {name!r} is not loaded; loaded: {', '.join(sorted(self.attached))}."
-            )
+            raise AdapterError(f"The adapter {name!r} is not loaded; loaded: {', '.join(sorted(self.attached))}.")
         with torch.inference_mode():
             if not self.attached:
                 yield
@@ -117,9 +115,7 @@ class Decoder:
         for position, name in enumerate(names):
             opening = f"{written}{json.dumps(name)}:"
             end = "}" if position == len(names) - 1 else ","
-            candidates = {
-                value: f"{opening}{json.dumps(value, ensure_ascii=False)}{end}" for value in choices[name]
-            }
+            candidates = {value: f"{opening}{json.dumps(value, ensure_ascii=False)}{end}" for value in choices[name]}
             tokens = {value: encode_text(self._tokenizer, text) for value, text in candidates.items()}
             room = max(len(ids) for ids in tokens.values()) + 1
             value = yield from self._follow(self._prompt(messages, room)[0], tokens)
@@ -135,16 +131,12 @@ class Decoder:
             if len(options) == 1:
                 chosen = options.pop()
                 if chosen == -1:
-                    raise EngineError(
-                        f"The choices {', '.join(left)} cannot be told apart by this model's tokens."
-                    )
+                    raise EngineError(f"The choices {', '.join(left)} cannot be told apart by this model's tokens.")
             else:
                 scores = self._forward(pending, cache)
                 pending = []
                 yield None
-                chosen = max(
-                    (token for token in options if token >= 0), key=lambda token: float(scores[token])
-                )
+                chosen = max((token for token in options if token >= 0), key=lambda token: float(scores[token]))
             left = {value: ids for value, ids in left.items() if depth < len(ids) and ids[depth] == chosen}
             pending.append(chosen)
             depth += 1

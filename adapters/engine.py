@@ -91,9 +91,7 @@ class Engine:
         self._submit(request)
         return self._pieces(request)
 
-    def fill(
-        self, messages: Sequence[Message], adapter: str, choices: Mapping[str, Sequence[str]]
-    ) -> dict[str, str]:
+    def fill(self, messages: Sequence[Message], adapter: str, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """A value for every field, in order, each one of the field's choices."""
         empty = [name for name, values in choices.items() if not values]
         if empty or not choices:
@@ -117,18 +115,14 @@ class Engine:
     def _submit(self, request: _Request) -> None:
         known = [info.name for info in self.adapters]
         if request.adapter is not None and request.adapter not in known:
-            raise AdapterError(
-                f"There is no adapter {request.adapter!r}; known: {', '.join(known) or 'none'}."
-            )
+            raise AdapterError(f"There is no adapter {request.adapter!r}; known: {', '.join(known) or 'none'}.")
         if not request.messages:
             raise EngineError("A request needs at least one message.")
         self._check_alive()
         try:
             self._requests.put_nowait(request)
         except queue.Full:
-            raise EngineError(
-                f"{WAITING_JOBS} requests are waiting already: try again in a moment."
-            ) from None
+            raise EngineError(f"{WAITING_JOBS} requests are waiting already: try again in a moment.") from None
 
     def _check_alive(self) -> None:
         if self._error is not None:
@@ -177,9 +171,7 @@ class Engine:
             self._ready.set()
             self._release(jobs)
 
-    def _admit(
-        self, decoder: Decoder, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]
-    ) -> None:
+    def _admit(self, decoder: Decoder, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]) -> None:
         """Takes waiting requests in; without any job it waits for one."""
         while len(jobs) < ACTIVE_JOBS:
             try:
@@ -194,9 +186,7 @@ class Engine:
                 job = decoder.fill(request.messages, request.choices)
             jobs.append((request, job))
 
-    def _turn(
-        self, decoder: Decoder, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]
-    ) -> None:
+    def _turn(self, decoder: Decoder, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]) -> None:
         """A few steps of the first job, which then goes to the end of the row unless it is done."""
         request, job = jobs.popleft()
         try:

@@ -41,8 +41,6 @@ def field_scores(
     scores = {"tickets": float(len(examples))}
     for name in choices:
         values = [row[name] for row in truth]
-        scores[name] = sum(got[name] == value for got, value in zip(filled, values, strict=True)) / len(
-            values
-        )
+        scores[name] = sum(got[name] == value for got, value in zip(filled, values, strict=True)) / len(values)
         scores[f"{name}_majority"] = Counter(values).most_common(1)[0][1] / len(values)
     return scores

@@ -112,9 +112,7 @@ def _check_config(path: Path) -> None:
         raise AdapterError(f"{path} is not readable JSON: {error}") from None
     targets = config.get("target_modules")
     if not isinstance(targets, list) or sorted(map(str, targets)) != sorted(TARGET_MODULES):
-        raise AdapterError(
-            f"it targets {targets!r}, but Phi-3's projections are fused: {', '.join(TARGET_MODULES)}."
-        )
+        raise AdapterError(f"it targets {targets!r}, but Phi-3's projections are fused: {', '.join(TARGET_MODULES)}.")
     for key in ("use_dora", "lora_bias", "modules_to_save"):
         if config.get(key):
             raise AdapterError(f"it uses {key}, which is not supported: train it as a plain LoRA adapter.")

@@ -48,14 +48,10 @@ def train_adapter(
     run_sft(model, base.tokenizer, training, settings)
     for parameter_name, value in model.named_parameters():
         if value.requires_grad and not torch.isfinite(value).all():
-            raise DatasetError(
-                f"training {name} diverged ({parameter_name} is not finite): lower learning_rate."
-            )
+            raise DatasetError(f"training {name} diverged ({parameter_name} is not finite): lower learning_rate.")
     scores = {"training_rows": float(len(training)), "validation_rows": float(len(validation))}
     if validation:
-        scores["validation_exact"] = exact_share(
-            model.eval(), base.tokenizer, validation, settings.max_tokens
-        )
+        scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=output.parent))
     try:
@@ -140,12 +136,10 @@ def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens:
         width = max(len(ids) for ids in prompts)
         with torch.inference_mode():
             output = model.generate(
-                input_ids=torch.tensor([[stop[0]] * (width - len(ids)) + ids for ids in prompts]).to(
+                input_ids=torch.tensor([[stop[0]] * (width - len(ids)) + ids for ids in prompts]).to(model.device),
+                attention_mask=torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]).to(
                     model.device
                 ),
-                attention_mask=torch.tensor(
-                    [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-                ).to(model.device),
                 max_new_tokens=max_tokens,
                 do_sample=False,
                 eos_token_id=stop,
@@ -174,9 +168,7 @@ def save_adapter(
 
     state = get_peft_model_state_dict(model)
     weights = folder / "adapter_model.safetensors"
-    save_file(
-        {key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in state.items()}, weights
-    )
+    save_file({key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in state.items()}, weights)
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.manifest.name
     config.inference_mode = True

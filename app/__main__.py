@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     check_neighbours()
     _quiet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for talker in ("httpx", "faiss", "faiss.loader"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
     from adapters.errors import ModelError
     from chains.errors import TurnError
     from desk.errors import DeskError

@@ -130,9 +130,7 @@ def _chosen(paths: list[Path], settings: IndexSettings) -> Iterator[tuple[Path, 
     """The files to add with their names. Those in the desk's folder are in the library already."""
     inside = settings.documents.resolve()
     for path in paths:
-        files = (
-            sorted(p for p in path.rglob("*") if p.is_file() and supported(p)) if path.is_dir() else [path]
-        )
+        files = sorted(p for p in path.rglob("*") if p.is_file() and supported(p)) if path.is_dir() else [path]
         for file in files:
             if file.resolve().is_relative_to(inside):
                 print(f"{file} is part of the desk: it was taken in by the build.", file=sys.stderr)

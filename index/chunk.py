@@ -26,9 +26,7 @@ _NEVER_LAST = frozenset(
 )
 """Abbreviations (without their last full stop) after which a sentence goes on, whatever follows."""
 _LAST_UNLESS_NUMBER = frozenset(["no", "nos", "nr", "p", "pp"])
-_SENTENCE_END = re.compile(
-    r"[.!?\u2026]+[\"'\u2019\u201d)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*"
-)
+_SENTENCE_END = re.compile(r"[.!?\u2026]+[\"'\u2019\u201d)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*")
 _OPENING = re.compile(r"[\"'\u2018\u201c(\[\u00bf\u00a1]*(.)", re.DOTALL)
 _ITEM = re.compile(r"\s*(?:[-*\u2022]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _PAIR = re.compile(r"(?:^|; )[^:;.!?\n]{1,60}: ")
@@ -124,9 +122,7 @@ def cut(document: Document, chunk_tokens: int, count: CountTokens) -> tuple[Pass
             ordinal = len(passages)
             text = document.text[start:end]
             passages.append(
-                Passage(
-                    f"{document.id}:{ordinal}", document.id, ordinal, start, end, text, section.path, page
-                )
+                Passage(f"{document.id}:{ordinal}", document.id, ordinal, start, end, text, section.path, page)
             )
     return tuple(passages)
 

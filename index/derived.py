@@ -139,17 +139,12 @@ class Derived:
         numbers, vectors = self._store.vectors(self._model, self._dimension)
         if not np.array_equal(self.vectors.numbers(), numbers):
             found.append(f"The vector index holds {len(self.vectors)} sentences, the library {len(numbers)}.")
-        elif any(
-            not np.array_equal(self.vectors.vector(int(n)), row)
-            for n, row in zip(numbers, vectors, strict=True)
-        ):
+        elif any(not np.array_equal(self.vectors.vector(int(n)), row) for n, row in zip(numbers, vectors, strict=True)):
             found.append("The vector index holds other vectors than the library.")
         if len(vectors) and not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4):
             found.append("Some stored vectors are not of length 1.")
         if len(self.lexical) != self._passages():
-            found.append(
-                f"The lexical index holds {len(self.lexical)} passages, the library {self._passages()}."
-            )
+            found.append(f"The lexical index holds {len(self.lexical)} passages, the library {self._passages()}.")
         return found
 
     def _ids_of(self, numbers: Sequence[int]) -> NDArray[np.int64]:

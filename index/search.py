@@ -90,9 +90,7 @@ def fuse(similarity: Mapping[int, float], words: Sequence[Scored], rarities: flo
     other has more. A passage without a vector is no candidate.
     """
     lexical = {number: score / rarities for number, score in words} if rarities > 0 else {}
-    return {
-        number: cosine + LEXICAL_WEIGHT * lexical.get(number, 0.0) for number, cosine in similarity.items()
-    }
+    return {number: cosine + LEXICAL_WEIGHT * lexical.get(number, 0.0) for number, cosine in similarity.items()}
 
 
 def _ranked(rows: Sequence[PassageRow], scores: dict[int, float]) -> list[tuple[PassageRow, float]]:

@@ -55,9 +55,7 @@ _OUTDATED = re.compile(
     r"no longer (?:valid|in force|current|in use|maintained))|no longer applies|does not apply any ?more)",
     re.IGNORECASE | re.MULTILINE,
 )
-_OUTDATED_TITLE = re.compile(
-    r"\b(?:superseded|obsolete|outdated|archived|withdrawn|out of date)\b", re.IGNORECASE
-)
+_OUTDATED_TITLE = re.compile(r"\b(?:superseded|obsolete|outdated|archived|withdrawn|out of date)\b", re.IGNORECASE)
 _HEAD_CHARACTERS = 800
 """How much of a text counts as its head: what stands further down is about something else."""
 
@@ -96,9 +94,7 @@ def load_source(path: Path, *, name: str, collection: str, max_bytes: int) -> Do
         )
         raise SourceError(f"{name} has no text in it: {hint}.")
     if len(text) > MAX_CHARACTERS:
-        raise SourceError(
-            f"{name} holds {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: split it."
-        )
+        raise SourceError(f"{name} holds {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: split it.")
     title = _title(into, stated, name, data_format)
     return Document(
         id=document_id(name, collection),

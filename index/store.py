@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from index.document import Block, Document, DocumentInfo, Passage
 from index.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MOST_SENTENCES = 256
 """Room for a passage's sentences in the numbering of vectors: a passage has at most 250 tokens, so fewer."""
 _SCHEMA = """
@@ -228,9 +228,7 @@ class Store:
 
     def failures(self) -> list[Failure]:
         with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT path, stamp, hash, reason FROM failures ORDER BY path"
-            ).fetchall()
+            rows = connection.execute("SELECT path, stamp, hash, reason FROM failures ORDER BY path").fetchall()
         return [Failure(*row) for row in rows]
 
     def stored(self) -> list[Stored]:
@@ -280,10 +278,7 @@ class Store:
                 "COUNT(p.number), MAX(p.page), d.added_at FROM documents d "
                 "LEFT JOIN passages p ON p.document_id = d.id GROUP BY d.id ORDER BY d.path, d.id"
             ).fetchall()
-        infos = [
-            DocumentInfo(row[0], row[1], row[2], row[3], row[4], row[5], bool(row[6]), *row[7:])
-            for row in rows
-        ]
+        infos = [DocumentInfo(row[0], row[1], row[2], row[3], row[4], row[5], bool(row[6]), *row[7:]) for row in rows]
         return [info for info in infos if collections is None or info.collection in collections]
 
     def passages(self, document_id: str) -> list[Passage]:
@@ -343,8 +338,7 @@ class Store:
                 (json.dumps([int(number) for number in numbers]), json.dumps(sorted(collections))),
             ).fetchall()
         return [
-            PassageRow(row[0], Passage(*row[1:9]), row[9], row[10], row[11], row[12], bool(row[13]))
-            for row in rows
+            PassageRow(row[0], Passage(*row[1:9]), row[9], row[10], row[11], row[12], bool(row[13])) for row in rows
         ]
 
     def problems(self) -> list[str]:

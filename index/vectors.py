@@ -41,9 +41,7 @@ class VectorIndex:
         if len(numbers):
             self._index.remove_ids(np.asarray(numbers, dtype=np.int64))
 
-    def search(
-        self, vector: NDArray[np.float32], n: int, allowed: "Allowed | None" = None
-    ) -> list[tuple[int, float]]:
+    def search(self, vector: NDArray[np.float32], n: int, allowed: "Allowed | None" = None) -> list[tuple[int, float]]:
         """At most n (number, cosine) pairs, the nearest first, among the allowed numbers (None: all)."""
         if not len(self) or n < 1:
             return []

@@ -85,6 +85,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         check_weights(weights)
 
 
+@pytest.mark.slow
 def test_a_damaged_converted_model_is_made_again(model: MiniLM, state_folder: Path, tmp_path: Path) -> None:
     folder = next((state_folder / "models").glob(f"{MODEL_NAME}-*"))
     copy = tmp_path / folder.name

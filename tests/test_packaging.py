@@ -149,12 +149,13 @@ def test_what_is_installed_agrees_with_itself() -> None:
 def test_requirements_name_every_package_that_the_code_imports() -> None:
     """A Space installs requirements.txt alone: what is imported must not be there only by someone else's need."""
     owners = importlib.metadata.packages_distributions()
+    ours = {*MAY_IMPORT, "tests", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     for packages, files in ((tuple(MAY_IMPORT), (REQUIREMENTS,)), (("tests",), (REQUIREMENTS, DEVELOPMENT))):
         named = {name for path in files for name in requirements(path)}
         for path in modules(*packages):
             for module in imported(path):
                 top = module.split(".")[0]
-                if top in sys.stdlib_module_names or top in MAY_IMPORT or top == "tests":
+                if top in sys.stdlib_module_names or top in ours:
                     continue
                 distributions = {canonicalize_name(name) for name in owners.get(top, [])}
                 assert distributions & named, f"{path.relative_to(ROOT)} imports {top}: name it in {files[-1].name}"

@@ -112,9 +112,7 @@ def _glossary(path: Path) -> tuple[tuple[str, str], ...]:
     if not path.exists():
         return ()
     pairs = (line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return tuple(
-        (term.strip(), meaning.strip()) for term, meaning in pairs if term.strip() and meaning.strip()
-    )
+    return tuple((term.strip(), meaning.strip()) for term, meaning in pairs if term.strip() and meaning.strip())
 
 
 def _plain(path: Path) -> str:

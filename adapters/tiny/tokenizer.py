@@ -55,9 +55,7 @@ def _learn(texts: Iterable[str], size: int) -> tuple[list[str], list[tuple[str, 
 
     learner = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
     learner.pre_tokenizer = _pre_tokenizer()
-    learner.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=size, show_progress=False, special_tokens=[])
-    )
+    learner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False, special_tokens=[]))
     model = json.loads(learner.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
     return tokens, [(left, right) for left, right in model["merges"]]
