@@ -1,6 +1,6 @@
 """Loading a Phi-3 base: the embedded one, a local folder or a hub id; fp32, bf16 or 4-bit nf4.
 
-Remote code is never run. A local model never makes a request to a hub.
+Remote code is never run. A local model is read with `local_files_only`, so it never makes a request to a hub.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def read_base_manifest(base: str) -> BaseManifest:
 def load_base(base: str, quantization: Quantization = "auto") -> LoadedBase:
     """The base, ready to generate. Raises BaseModelError in one sentence when that cannot be."""
     local = Path(base).is_dir()
-    with quiet(), _offline(local):
+    with quiet():
         try:
             return _load(base, local, quantization)
         except ModelError:
@@ -213,23 +213,6 @@ def _sentence(base: str, local: bool, error: Exception) -> str:
         f"The base model {base!r} is neither a folder nor reachable on the hub ({reason}): check models.base in "
         "desk.yaml and the connection, or set it to embedded."
     )
-
-
-@contextlib.contextmanager
-def _offline(local: bool) -> Iterator[None]:
-    """Switches every request to a hub off while a local model is loaded."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    before = {name: os.environ.get(name) for name in names}
-    if local:
-        os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -20,6 +20,34 @@ MIN_PROMPT_SHARE = 0.5
 """At least this share of the window is the prompt's, whatever length of answer is asked for."""
 
 
+class TextStream:
+    """Turns tokens into the text that is certain: a character of several byte tokens waits for its last one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._shown = ""
+
+    def add(self, token: int) -> str:
+        """The text that `token` made certain, which may be ""."""
+        self._tokens.append(token)
+        text = self._decode()
+        # An unfinished character decodes to U+FFFD.
+        if text.endswith("\ufffd") or not text.startswith(self._shown):
+            return ""
+        piece, self._shown = text[len(self._shown) :], text
+        return piece
+
+    def rest(self) -> str:
+        """What is still held back at the end."""
+        text = self._decode()
+        return text[len(self._shown) :] if text.startswith(self._shown) else ""
+
+    def _decode(self) -> str:
+        text: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
+        return text
+
+
 class Decoder:
     """Base, attached adapters and tokenizer."""
 
@@ -80,27 +108,17 @@ class Decoder:
                 yield
 
     def generate(self, messages: Sequence[Message], max_new_tokens: int) -> Generator[str | None, None, None]:
-        """Yields after every step the text that became certain, or None."""
+        """Yields after every step the text that became certain, which may be ""."""
         ids, limit = self._prompt(messages, max_new_tokens)
         cache = self._new_cache()
-        answer: list[int] = []
-        shown = ""
-        while len(answer) < limit:
+        text = TextStream(self._tokenizer)
+        for _ in range(limit):
             token = int(self._forward(ids, cache).argmax())
             if token in self._stop:
                 break
-            answer.append(token)
-            text = self._tokenizer.decode(answer, skip_special_tokens=True)
             ids = [token]
-            # A character of several byte tokens decodes to U+FFFD until its last byte is there.
-            if text.endswith("\ufffd") or not text.startswith(shown):
-                yield None
-            else:
-                piece, shown = text[len(shown) :], text
-                yield piece
-        rest = self._tokenizer.decode(answer, skip_special_tokens=True)
-        if rest != shown and rest.startswith(shown):
-            yield rest[len(shown) :]
+            yield text.add(token)
+        yield text.rest()
 
     def fill(
         self, messages: Sequence[Message], choices: Mapping[str, Sequence[str]]

@@ -95,9 +95,7 @@ class Engine:
         """A value for every field, in order, each one of the field's choices."""
         empty = [name for name, values in choices.items() if not values]
         if empty or not choices:
-            raise EngineError(
-                f"fill() needs at least one choice for every field; none for {', '.join(empty) or 'any'}."
-            )
+            raise EngineError(f"fill() needs choices for every field; none for {', '.join(empty) or 'any'}.")
         fields = {name: tuple(values) for name, values in choices.items()}
         request = _Request(tuple(messages), adapter, 1, fields)
         self._submit(request)

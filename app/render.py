@@ -71,7 +71,7 @@ def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation]]]) -> str
     cited = [(turn, asked, citations) for turn, asked, citations in answers if citations]
     if not cited:
         return (
-            '<div class="sb-sources"><p class="sb-empty">Cited passages appear here, with the quoted sentence '
+            f'<div class="sb-sources">{_PANEL_TITLE}<p class="sb-empty">Cited passages appear here, with the quoted sentence '
             "marked and a link into the document.</p></div>"
         )
     groups = []
@@ -80,7 +80,10 @@ def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation]]]) -> str
         cards = "".join(_card(turn, group) for group in _by_passage(citations))
         state = " open" if turn == newest else ""
         groups.append(f"<details{state}><summary>{escape(_shorten(asked, 90))}</summary>{cards}</details>")
-    return f'<div class="sb-sources">{"".join(groups)}</div>'
+    return f'<div class="sb-sources">{_PANEL_TITLE}{"".join(groups)}</div>'
+
+
+_PANEL_TITLE = '<h2 class="sb-title">Sources</h2>'
 
 
 def source_link(citation: Citation) -> str:

@@ -58,9 +58,17 @@ def build_server(board: Switchboard) -> FastAPI:
         path="/",
         ssr_mode=False,
         show_error=True,
-        max_file_size=board.desk.app.upload_mb * 1024 * 1024,
+        max_file_size=board.desk.app.upload_mb * 1_000_000,
         theme=gr.themes.Soft(
             primary_hue="teal", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+        ).set(
+            block_label_background_fill="transparent",
+            block_label_text_color="*neutral_600",
+            block_title_background_fill="transparent",
+            block_title_text_color="*neutral_600",
+            block_title_padding="0",
+            block_title_text_weight="500",
+            block_label_shadow="none",
         ),
         css_paths=THEME / "switchboard.css",
         head=f"<script>{(THEME / 'switchboard.js').read_text(encoding='utf-8')}</script>",

@@ -15,11 +15,15 @@ Coverage = Callable[[str], float]
 """The share, weighted by rarity, of the question's terms that a text holds, in [0, 1]."""
 
 MAX_QUOTES = 3
+QUOTE_WORDS = 60
+"""A quote grows from its best sentence to its neighbours up to this length: the fact often stands next to the
+sentence that resembles the question. On the sample desk's dev turns three quotes hold the gold fact in 75% with
+lone sentences, 80% at 35 words, 86% at 60 and 86% at 80."""
 WEIGHT_SIMILARITY = 0.5
-WEIGHT_COVERAGE = 0.3
-WEIGHT_PASSAGE = 0.4
-KEEP_WITHIN = 0.82
-"""A further sentence is quoted when its score reaches this share of the best one's."""
+WEIGHT_COVERAGE = 0.15
+WEIGHT_PASSAGE = 0.2
+KEEP_WITHIN = 0.6
+"""A further quote is given when its best sentence reaches this share of the first one's score."""
 NUMBER_BONUS = 0.08
 """For a unit with a number, when the question asks how many, when or how much."""
 STEPS_BONUS = 0.12
@@ -57,29 +61,68 @@ class _Unit:
 def choose_quotes(
     question: str, hits: Sequence[ScoredPassage], coverage: Coverage, most: int = MAX_QUOTES
 ) -> list[Quote]:
-    """At most `most` quotes, best first; a numbered procedure counts as one."""
+    """At most `most` quotes, best first: each a sentence, list item, row or procedure with its neighbours."""
+    passages = [_scored_units(question, hit, coverage, hits) for hit in hits]
+    places = sorted(
+        (
+            (score, number, place)
+            for number, units in enumerate(passages)
+            for place, (score, unit) in enumerate(units)
+            if _says_something(unit.text)
+        ),
+        key=lambda one: (-one[0], one[1], one[2]),
+    )
+    taken: set[tuple[int, int]] = set()
+    quotes: list[Quote] = []
+    for score, number, place in places:
+        if len(quotes) == most or score < KEEP_WITHIN * places[0][0]:
+            break
+        if (number, place) in taken:
+            continue
+        units = passages[number]
+        first, last = _grow(units, place, {at for owner, at in taken if owner == number})
+        taken.update((number, at) for at in range(first, last + 1))
+        quote = Quote(hits[number], units[first][1].start, units[last][1].end, score)
+        if not any(_repeats(quote.text, other.text) for other in quotes):
+            quotes.append(quote)
+    return quotes
+
+
+def _scored_units(
+    question: str, hit: ScoredPassage, coverage: Coverage, hits: Sequence[ScoredPassage]
+) -> list[tuple[float, _Unit]]:
     wants_steps = bool(_HOW_TO.search(question))
     wants_number = bool(_QUANTITY.search(question))
-    units = [unit for hit in hits for unit in _units(hit, wants_steps)]
-    if not units:
-        return []
-    top = max(hit.score for hit in hits)
-    quotes = []
-    for unit in units:
+    top = max(other.score for other in hits)
+    rows = []
+    for unit in _units(hit, wants_steps):
         score = (
             WEIGHT_SIMILARITY * unit.similarity
-            + WEIGHT_COVERAGE * coverage(f"{unit.hit.passage.section} {unit.text}")
-            + WEIGHT_PASSAGE * (unit.hit.score / top if top > 0 else 0.0)
+            + WEIGHT_COVERAGE * coverage(f"{hit.passage.section} {unit.text}")
+            + WEIGHT_PASSAGE * (hit.score / top if top > 0 else 0.0)
             + NUMBER_BONUS * (wants_number and bool(_NUMBER.search(unit.text)))
             + STEPS_BONUS * (wants_steps and len(_STEP.findall(unit.text)) > 1)
         )
-        quotes.append(Quote(unit.hit, unit.start, unit.end, score))
-    quotes.sort(key=lambda quote: -quote.score)
-    return _without_repeats([quote for quote in quotes if quote.score >= KEEP_WITHIN * quotes[0].score])[:most]
+        rows.append((score, unit))
+    return rows
+
+
+def _grow(units: Sequence[tuple[float, _Unit]], place: int, taken: set[int]) -> tuple[int, int]:
+    """First and last unit of the quote around `place`: the better neighbour joins while there is room."""
+    first = last = place
+    words = len(units[place][1].text.split())
+    while True:
+        neighbours = [at for at in (first - 1, last + 1) if 0 <= at < len(units) and at not in taken]
+        fitting = [at for at in neighbours if words + len(units[at][1].text.split()) <= QUOTE_WORDS]
+        if not fitting:
+            return first, last
+        best = max(fitting, key=lambda at: units[at][0])
+        words += len(units[best][1].text.split())
+        first, last = min(first, best), max(last, best)
 
 
 def _units(hit: ScoredPassage, whole_steps: bool) -> list[_Unit]:
-    """The passage's units that say something, in order; with `whole_steps`, consecutive numbered steps are one."""
+    """The passage's units in order; with `whole_steps`, consecutive numbered steps are one."""
     spans = sentences(hit.passage.text, hit.passage.start)
     units: list[_Unit] = []
     last_was_step = False
@@ -91,21 +134,14 @@ def _units(hit: ScoredPassage, whole_steps: bool) -> list[_Unit]:
             unit = _Unit(hit, before.start, end, max(before.similarity, similarity))
         units.append(unit)
         last_was_step = is_step
-    return [unit for unit in units if _says_something(unit.text)]
+    return units
 
 
 def _says_something(text: str) -> bool:
     return len(text.split()) >= 4 or bool(_NUMBER.search(text) and len(text.split()) >= 2)
 
 
-def _without_repeats(quotes: Sequence[Quote]) -> list[Quote]:
-    kept: list[Quote] = []
-    for quote in quotes:
-        words = set(re.findall(r"\w+", quote.text.lower()))
-        if all(_overlap(words, set(re.findall(r"\w+", other.text.lower()))) < 0.8 for other in kept):
-            kept.append(quote)
-    return kept
-
-
-def _overlap(a: set[str], b: set[str]) -> float:
-    return len(a & b) / max(1, min(len(a), len(b)))
+def _repeats(text: str, other: str) -> bool:
+    """Whether one of two quotes says little that the other does not say: 80% of its words are there."""
+    a, b = set(re.findall(r"\w+", text.lower())), set(re.findall(r"\w+", other.lower()))
+    return len(a & b) >= 0.8 * max(1, min(len(a), len(b)))

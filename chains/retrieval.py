@@ -57,7 +57,7 @@ def _compose(quotes: Sequence[Quote], library: Library, offset: int) -> tuple[st
     placed: list[Citation] = []
     for citation in verified(drafts, library.document):
         if text:
-            text += "\n\n" if "\n" in citation.quote or "\n" in text.rsplit("\n\n", 1)[-1] else " "
+            text += "\n\n"
         start = offset + len(text)
         text += citation.quote
         placed.append(_moved(citation, start, offset + len(text)))

@@ -47,7 +47,6 @@ class IndexFile(_Edge):
 class DeskFile(_Edge):
     title: str
     description: str
-    language: str = "en"
     examples: tuple[str, ...] = ()
     contact: str = ""
     models: ModelsFile = ModelsFile()

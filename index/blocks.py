@@ -44,11 +44,12 @@ def lines_of(text: str, keep_indent: bool = False) -> str:
 def row_text(columns: Sequence[str], values: Sequence[str]) -> str:
     """A table row in words: "Column: value; Column: value", empty cells left out.
 
-    A value without a column name stands alone, and so does one that repeats its column's name.
+    A value without a column name stands alone, and so does one that repeats its column's name. Underscores in
+    column names are a database's spaces.
     """
     parts = []
     for number, value in enumerate(values):
-        column = columns[number] if number < len(columns) else ""
+        column = columns[number].replace("_", " ") if number < len(columns) else ""
         if value:
             parts.append(f"{column}: {value}" if column and column != value else value)
     return "; ".join(parts)

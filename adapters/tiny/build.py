@@ -12,6 +12,7 @@ from adapters.base import count_weights, weights_hash
 from adapters.config import BaseManifest, config_hash, write_manifest
 from adapters.tiny.corpus import read_corpus
 from adapters.tiny.pretrain import BaseRecipe, train_base
+from adapters.tiny.refine import refine_base
 from adapters.tiny.tokenizer import train_tokenizer
 
 SHARD_SIZE = "6MB"
@@ -34,7 +35,7 @@ def build_base(desk: Path, output: Path, recipe: BaseRecipe, threads: int) -> Ba
     torch.set_num_threads(threads)
     corpus = read_corpus(desk)
     tokenizer = train_tokenizer(corpus.texts, recipe.vocab_size)
-    with tqdm(total=recipe.steps, desc="pre-training", unit="step", file=sys.stderr) as bar:
+    with tqdm(total=recipe.steps + recipe.refine_steps, desc="pre-training", unit="step", file=sys.stderr) as bar:
 
         def report(step: int, figures: dict[str, float]) -> None:
             bar.update()
@@ -42,6 +43,7 @@ def build_base(desk: Path, output: Path, recipe: BaseRecipe, threads: int) -> Ba
                 bar.set_postfix({name: f"{value:.2f}" for name, value in figures.items()})
 
         model = train_base(corpus, tokenizer, recipe, report)
+        model = refine_base(model, corpus, tokenizer, recipe, report)
     return save_base(output, model, tokenizer, recipe, corpus.fingerprint)
 
 

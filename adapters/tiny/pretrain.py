@@ -5,7 +5,8 @@ apart (InfoNCE, Oord et al. 2018, arXiv:1807.03748), so that the base knows whic
 adapter learns what to answer. The second is plain next-token prediction over restatements as chats ("In other
 words: ..."), dialogues, documents and the glossary.
 
-Same desk and seed: same tokenizer, same order of examples; weights equal up to the processor's rounding.
+adapters/tiny/refine.py is the second stage. Same desk and seed: same tokenizer, same order of examples; weights equal
+up to the processor's rounding.
 """
 
 import math
@@ -49,6 +50,9 @@ class BaseRecipe:
     contrast: float = 1.0
     temperature: float = 0.1
     seed: int = 20260
+    refine_steps: int = 240
+    refine_rate: float = 1e-3
+    refine_seed: int = 99
 
 
 def new_model(recipe: BaseRecipe, tokenizer: Any) -> Any:
@@ -174,9 +178,9 @@ def train_base(
     sampler = Sampler(corpus, tokenizer, recipe)
     began = time.monotonic()
     for step in range(1, recipe.steps + 1):
-        contrast = _contrast_loss(model, head, sampler.wordings(), recipe.temperature)
-        (recipe.contrast * contrast).backward()
-        text = _text_loss(model, torch.tensor(sampler.windows()))
+        meaning = embedding_contrast(model, head, sampler.wordings(), recipe.temperature)
+        (recipe.contrast * meaning).backward()
+        text = text_loss(model, torch.tensor(sampler.windows()))
         text.backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
         optimizer.step()
@@ -185,7 +189,7 @@ def train_base(
         report(
             step,
             {
-                "contrast": contrast.item(),
+                "contrast": meaning.item(),
                 "text": text.item(),
                 "elapsed_s": time.monotonic() - began,
             },
@@ -202,12 +206,10 @@ def _rate(step: int, recipe: BaseRecipe) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _contrast_loss(model: Any, head: Any, rows: list[list[int]], temperature: float) -> Any:
-    """InfoNCE between rows 2i and 2i+1, every other row of the batch a negative.
+def embedding_contrast(model: Any, head: Any, rows: list[list[int]], temperature: float) -> Any:
+    """InfoNCE of the rows' averaged word embeddings, which learn paraphrases fast from few of them.
 
-    A row's vector is the mean of its words' embeddings: averaged word vectors learn paraphrases fast from few of
-    them (Wieting et al. 2016, arXiv:1511.08198). The state where the reply opens would be the natural place, but
-    in a model this new it stays on a plateau and disturbs the rest (see docs/log.md).
+    Wieting et al. 2016, arXiv:1511.08198.
     """
     import torch
 
@@ -215,15 +217,20 @@ def _contrast_loss(model: Any, head: Any, rows: list[list[int]], temperature: fl
     at = torch.arange(int(lengths.max()))
     ids = torch.tensor([row + [0] * (len(at) - len(row)) for row in rows])
     inside = (at < lengths[:, None]).unsqueeze(-1)
-    mean = (model.model.embed_tokens(ids) * inside).sum(dim=1) / lengths[:, None]
-    projected = head(mean)
+    return contrast(head((model.model.embed_tokens(ids) * inside).sum(dim=1) / lengths[:, None]), temperature)
+
+
+def contrast(projected: Any, temperature: float) -> Any:
+    """InfoNCE between rows 2i and 2i+1 of `projected` (rows, d), every other row a negative."""
+    import torch
+
     # Centred on the batch: what all questions share would leave every pair equally similar.
     vectors = torch.nn.functional.normalize(projected - projected.mean(dim=0), dim=-1)
-    similar = (vectors @ vectors.T / temperature).masked_fill(torch.eye(len(rows), dtype=torch.bool), -1e9)
-    return torch.nn.functional.cross_entropy(similar, torch.arange(len(rows)) ^ 1)
+    similar = (vectors @ vectors.T / temperature).masked_fill(torch.eye(len(vectors), dtype=torch.bool), -1e9)
+    return torch.nn.functional.cross_entropy(similar, torch.arange(len(vectors)) ^ 1)
 
 
-def _text_loss(model: Any, ids: Any) -> Any:
+def text_loss(model: Any, ids: Any) -> Any:
     """Mean cross-entropy of every next token; `ids` is (texts, text_tokens)."""
     import torch
 

@@ -190,10 +190,16 @@ def build_page(board: Switchboard) -> gr.Blocks:
                         elem_id="sb-question",
                     )
                     send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="sb-send")
-                    stop = gr.Button("Stop", variant="stop", scale=1, min_width=90, elem_id="sb-stop")
+                    stop = gr.Button("Stop", scale=1, min_width=80, elem_id="sb-stop")
+                    clear = gr.Button("New chat", scale=1, min_width=100, elem_id="sb-clear")
                 with gr.Row(elem_classes="sb-controls"):
                     route = gr.Radio(
-                        ROUTE_CHOICES, value=AUTO, label="Route of the next turn", elem_id="sb-route", scale=3
+                        ROUTE_CHOICES,
+                        value=AUTO,
+                        label="Route of the next turn",
+                        elem_id="sb-route",
+                        scale=3,
+                        min_width=400,
                     )
                     adapter = gr.Dropdown(
                         page.adapter_choices(),
@@ -201,11 +207,10 @@ def build_page(board: Switchboard) -> gr.Blocks:
                         label="Adapter, from the next turn on",
                         elem_id="sb-adapter",
                         filterable=False,
-                        scale=4,
+                        scale=2,
+                        min_width=240,
                     )
-                    clear = gr.Button("New chat", scale=1, min_width=100, elem_id="sb-clear")
             with gr.Column(scale=2, min_width=320):
-                gr.HTML("<h2 class='sb-title'>Sources</h2>")
                 panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
                 files = gr.File(
                     label=f"Drop documents anywhere on the page (up to {app.upload_mb} MB each)",
@@ -275,6 +280,6 @@ def build_page(board: Switchboard) -> gr.Blocks:
 
 def _welcome() -> str:
     return (
-        "<h2>How can I help?</h2><p>Facts come from the documents, with the passages quoted. Symptoms get first-line "
-        "advice from a trained adapter. Tickets are sorted, and a reply is drafted.</p>"
+        "<div class='sb-welcome'><h2>How can I help?</h2><p>Facts come from the documents, with the passages quoted. Symptoms get first-line "
+        "advice from a trained adapter. Tickets are sorted, and a reply is drafted.</p></div>"
     )
