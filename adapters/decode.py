@@ -6,6 +6,7 @@ pass, so that the engine decides who is next and can stop between any two steps.
 
 import contextlib
 import json
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,28 +21,35 @@ MIN_PROMPT_SHARE = 0.5
 """At least this share of the window is the prompt's, whatever length of answer is asked for."""
 
 
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+
+
 class TextStream:
-    """Turns tokens into the text that is certain: a character of several byte tokens waits for its last one."""
+    """Turns tokens into the text that is certain: bytes wait until the run of byte tokens has ended.
+
+    One bad byte makes the tokenizer write U+FFFD for every byte of its run, so a run is not certain before.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
-        self._shown = ""
+        self._shown = 0
 
     def add(self, token: int) -> str:
         """The text that `token` made certain, which may be ""."""
         self._tokens.append(token)
-        text = self._decode()
-        # An unfinished character decodes to U+FFFD.
-        if text.endswith("\ufffd") or not text.startswith(self._shown):
+        if BYTE_TOKEN.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token))):
             return ""
-        piece, self._shown = text[len(self._shown) :], text
-        return piece
+        text = self._decode()
+        return "" if text.endswith("\ufffd") else self._show(text)
 
     def rest(self) -> str:
         """What is still held back at the end."""
-        text = self._decode()
-        return text[len(self._shown) :] if text.startswith(self._shown) else ""
+        return self._show(self._decode())
+
+    def _show(self, text: str) -> str:
+        piece, self._shown = text[self._shown :], len(text)
+        return piece
 
     def _decode(self) -> str:
         text: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)

@@ -71,8 +71,8 @@ def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation]]]) -> str
     cited = [(turn, asked, citations) for turn, asked, citations in answers if citations]
     if not cited:
         return (
-            f'<div class="sb-sources">{_PANEL_TITLE}<p class="sb-empty">Cited passages appear here, with the quoted sentence '
-            "marked and a link into the document.</p></div>"
+            f'<div class="sb-sources">{_PANEL_TITLE}<p class="sb-empty">Cited passages appear here, with the '
+            "quoted sentence marked and a link into the document.</p></div>"
         )
     groups = []
     newest = max(turn for turn, _, _ in answers)

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from chains.chat_model import PhiChatModel
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
 from chains.extract import MAX_QUOTES, choose_quotes
 from chains.prepared import Draft, Prepared
@@ -19,7 +19,7 @@ _PIECE = re.compile(r"\S+\s*|\s+")
 
 
 def answer_from_documents(
-    prepared: Prepared, library: Library, embed: Embed, model: PhiChatModel | None, contact: str
+    prepared: Prepared, library: Library, embed: Embed, model: BaseChatModel | None, contact: str
 ) -> Iterator[Event | Draft]:
     """Tokens and citations, and last a Draft. `model` is None where none can read."""
     hits = prepared.found.hits
@@ -94,7 +94,7 @@ def _extract(prepared: Prepared, library: Library, contact: str) -> Iterator[Eve
 
 
 def _generate(
-    prepared: Prepared, library: Library, embed: Embed, model: PhiChatModel, contact: str
+    prepared: Prepared, library: Library, embed: Embed, model: BaseChatModel, contact: str
 ) -> Iterator[Event | Draft]:
     hits: tuple[ScoredPassage, ...] = prepared.found.hits
     codes = passage_codes(hits)

@@ -28,6 +28,8 @@ Embed = Callable[[Sequence[str]], Vectors]
 
 NEIGHBOURS = 5
 """Nearest utterances whose mean similarity is evidence for a label: BANKING77 gives AUROC .90 with it alone."""
+MOST_QUESTIONS = 1000
+"""About how many of an adapter's training questions are examples, evenly over the file: each is embedded once."""
 LEAST_EVIDENCE = 0.35
 """Below this, nothing found is quoted; a desk with golden turns fits its own value."""
 STRONG_SIMILARITY = 0.45
@@ -78,7 +80,8 @@ def gather_utterances(settings: ChainSettings, questions: dict[str, tuple[str, .
 
     add(Label(Route.RETRIEVAL), settings.routes.retrieval)
     for name, own in questions.items():
-        add(Label(Route.ADAPTER, name), (*settings.routes.adapters.get(name, ()), *own))
+        step = max(1, len(own) // MOST_QUESTIONS)
+        add(Label(Route.ADAPTER, name), (*settings.routes.adapters.get(name, ()), *own[::step]))
     for name, rows in settings.routes.workflows.items():
         add(Label(Route.BOTH, name), rows)
     add(Label(Route.NONE), settings.routes.out_of_scope)
@@ -238,7 +241,7 @@ class Router:
         return max(own, key=lambda pair: pair[0])[1] if own else None
 
     def _reason(self, route: Route, name: str | None, probabilities: dict[Route, float], found: SearchResult) -> str:
-        sure = f"{probabilities[route]:.0%} sure"
+        sure = f"{min(probabilities[route], 0.99):.0%} sure"
         if route is Route.RETRIEVAL:
             return _strong_words(found.hits)
         if route is Route.ADAPTER:

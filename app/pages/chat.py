@@ -185,13 +185,13 @@ def build_page(board: Switchboard) -> gr.Blocks:
                         placeholder="Ask a question, or paste a ticket",
                         lines=1,
                         max_lines=8,
-                        scale=8,
+                        scale=7,
                         autofocus=True,
                         elem_id="sb-question",
                     )
                     send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="sb-send")
                     stop = gr.Button("Stop", scale=1, min_width=80, elem_id="sb-stop")
-                    clear = gr.Button("New chat", scale=1, min_width=100, elem_id="sb-clear")
+                    clear = gr.Button("New chat", scale=1, min_width=120, elem_id="sb-clear")
                 with gr.Row(elem_classes="sb-controls"):
                     route = gr.Radio(
                         ROUTE_CHOICES,
@@ -213,10 +213,10 @@ def build_page(board: Switchboard) -> gr.Blocks:
             with gr.Column(scale=2, min_width=320):
                 panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
                 files = gr.File(
-                    label=f"Drop documents anywhere on the page (up to {app.upload_mb} MB each)",
+                    label=f"Add documents (up to {app.upload_mb} MB each)",
                     file_count="multiple",
                     elem_id="sb-files",
-                    height=110,
+                    height=150,
                 )
         shown = [conversation, chatbot, panel]
         demo.load(lambda known: known or secrets.token_hex(16), user, user, show_progress="hidden")
@@ -280,6 +280,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
 
 def _welcome() -> str:
     return (
-        "<div class='sb-welcome'><h2>How can I help?</h2><p>Facts come from the documents, with the passages quoted. Symptoms get first-line "
+        "<div class='sb-welcome'><h2>How can I help?</h2><p>"
+        "Facts come from the documents, with the passages quoted. Symptoms get first-line "
         "advice from a trained adapter. Tickets are sorted, and a reply is drafted.</p></div>"
     )

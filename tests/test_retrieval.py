@@ -1,0 +1,103 @@
+"""The generative documents chain with a small model that really reads its prompt."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from chains.prepared import Draft, Prepared
+from chains.retrieval import answer_from_documents
+from chains.turn import Cited, Route, RouteDecision, Token, Turn
+from desk.config import IndexSettings
+from index.library import Library
+from tests.fakes import HashEmbedder
+
+NOTE = "# Canteen\n\nLunch is served from noon to one. A meal costs 5.50 EUR. Bring your badge to pay.\n"
+
+
+class CopyingReader(BaseChatModel):
+    """Says a script in which {code} stands for the first passage's code, a few characters at a time."""
+
+    script: str
+
+    @property
+    def _llm_type(self) -> str:
+        return "copying-reader"
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content=self._said(messages)))])
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for piece in re.findall(r".{1,3}", self._said(messages), re.DOTALL):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+
+    def _said(self, messages: list[BaseMessage]) -> str:
+        code = re.search(r"\[([a-z0-9]{4})\]", str(messages[-1].content))
+        assert code is not None
+        return self.script.replace("{code}", code.group(1))
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "canteen.md").write_text(NOTE, encoding="utf-8")
+    settings = IndexSettings(documents, tmp_path / "state", tmp_path / "models", 180, 5, 20, 1)
+    opened = Library.open(settings, HashEmbedder())
+    opened.build()
+    yield opened
+    opened.close()
+
+
+def prepared(library: Library, question: str = "What does a meal cost?", answerable: bool = True) -> Prepared:
+    vector = HashEmbedder().embed([question])[0]
+    found = library.search(question, vector, 5, frozenset({"desk"}))
+    decision = RouteDecision(Route.RETRIEVAL, None, None, {Route.RETRIEVAL: 1.0}, "test")
+    return Prepared(Turn(question), question, np.asarray(vector), found, decision, answerable)
+
+
+def answered(library: Library, script: str | None, **options: Any) -> tuple[str, list[Cited], Draft]:
+    model = CopyingReader(script=script) if script is not None else None
+    events = list(answer_from_documents(prepared(library, **options), library, HashEmbedder().embed, model, "ext. 1"))
+    text = "".join(event.text for event in events if isinstance(event, Token))
+    draft = events[-1]
+    assert isinstance(draft, Draft)
+    return text, [event for event in events if isinstance(event, Cited)], draft
+
+
+def test_codes_leave_the_text_and_sentences_get_their_passage(library: Library) -> None:
+    text, cited, draft = answered(library, "A meal costs 5.50 EUR [{code}]. Penguins swim under thick ice [zzzz].")
+    assert "[" not in text
+    assert [one.citation.quote for one in cited] == ["A meal costs 5.50 EUR."]
+    assert draft.citations == tuple(one.citation for one in cited)
+    assert [text[a:b] for a, b in draft.unsupported] == ["Penguins swim under thick ice ."]
+
+
+def test_an_answer_that_nothing_supports_is_followed_by_what_the_documents_say(library: Library) -> None:
+    text, cited, draft = answered(library, "Penguins swim under thick ice.")
+    assert "Nothing in the documents supports the above" in text
+    assert cited and all(text[c.citation.answer_start : c.citation.answer_end] == c.citation.quote for c in cited)
+    assert draft.unsupported
+
+
+def test_a_model_that_finds_nothing_is_believed(library: Library) -> None:
+    _, cited, draft = answered(library, "The documents do not say.")
+    assert draft.refused and not cited
+
+
+def test_without_a_reader_the_answer_is_quotes_alone(library: Library) -> None:
+    text, cited, draft = answered(library, None)
+    assert "A meal costs 5.50 EUR." in text and not draft.refused
+    assert "\n\n".join(one.citation.quote for one in cited) == text
+
+
+def test_too_little_evidence_is_a_refusal_that_names_the_closest(library: Library) -> None:
+    text, cited, draft = answered(library, None, answerable=False)
+    assert draft.refused and not cited
+    assert "Canteen" in text and "ext. 1" in text
