@@ -138,6 +138,20 @@ def test_a_follow_up_retry_undo_and_clear(page: Page) -> None:
     expect(page.locator("#sb-panel .sb-card")).to_have_count(0)
 
 
+def test_an_example_is_asked_with_a_click(page: Page) -> None:
+    page.get_by_text("How many days of holiday can I carry over?").click()
+    expect(page.locator(".sb-badge")).to_contain_text("Documents:", timeout=ANSWER_MS)
+    expect(page.locator("#sb-chat .bot").last.locator(".sb-text")).to_contain_text("5 days", timeout=ANSWER_MS)
+
+
+def test_stop_ends_a_turn_and_the_next_one_works(page: Page) -> None:
+    page.locator("#sb-question textarea").fill("The fan of my laptop is loud all the time")
+    page.locator("#sb-send").click()
+    page.locator("#sb-stop").click()
+    answer = ask(page, "On which day is salary paid?")
+    expect(answer.locator(".sb-text")).to_contain_text("24", timeout=ANSWER_MS)
+
+
 def test_an_adapter_chosen_in_one_window_stays_out_of_another(page: Page, browser: Browser, address: str) -> None:
     page.locator("#sb-adapter input").click()
     page.locator("ul[role=listbox] li", has_text="service-desk").click()

@@ -88,7 +88,7 @@ class ChatPage:
             history=conversation.history(),
             route=None if route == AUTO else Route(route),
             adapter=None if adapter == AUTO else adapter,
-            collections=frozenset({DESK_COLLECTION, collection_of(user)}),
+            collections=frozenset({DESK_COLLECTION, collection_of(user)} if user else {DESK_COLLECTION}),
             user=user,
         )
         head, text = "", ""
@@ -118,7 +118,10 @@ class ChatPage:
     def add_files(self, conversation: Conversation, files: list[str] | None, user: str) -> Update:
         """Adds the files for this user alone; each one that cannot be read is named with the reason."""
         sentences = []
-        for file in files or []:
+        if files and not user:
+            # Without an id the file would belong to everyone who has none.
+            sentences.append("Not added: the page was still loading. Drop the file again.")
+        for file in (files or []) if user else []:
             path = Path(file)
             try:
                 document = self.board.library.add_file(path, name=path.name, collection=collection_of(user))
