@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from adapters.dataset import Example
 from adapters.engine import Engine, Message
@@ -15,7 +15,7 @@ def answer_scores(
     known = {row.completion for row in examples}
     answers = []
     for row in examples:
-        answers.append("".join(engine.stream([Message("user", row.prompt)], adapter)))
+        answers.append(_until_unknown(engine.stream([Message("user", row.prompt)], adapter), known))
         advance()
     right = sum(answer == row.completion for answer, row in zip(answers, examples, strict=True))
     return {
@@ -23,6 +23,16 @@ def answer_scores(
         "exact": right / len(examples),
         "known": sum(answer in known for answer in answers) / len(examples),
     }
+
+
+def _until_unknown(pieces: Iterator[str], known: set[str]) -> str:
+    """The answer, or as much of it as shows that it is none of the known ones: the base alone rambles."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if not any(answer.startswith(text) for answer in known):
+            break
+    return text
 
 
 def field_scores(

@@ -188,3 +188,21 @@ def test_pretraining_repeats_and_its_loss_falls(tmp_path: Path) -> None:
     first = losses()
     assert losses() == first
     assert sum(first[-5:]) < 0.8 * sum(first[:5])
+
+
+def test_the_base_is_built_from_a_desk_in_both_stages_and_repeats(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from adapters.tiny.build import build_base
+    from adapters.tiny.corpus import read_corpus
+
+    make_corpus(tmp_path / "desk")
+    recipe = replace(SHAPE, vocab_size=420, steps=3, refine_steps=3, groups=2, texts=4, text_tokens=24)
+    first = build_base(tmp_path / "desk", tmp_path / "one", recipe, 1)
+    again = build_base(tmp_path / "desk", tmp_path / "two", recipe, 1)
+    unrefined = build_base(tmp_path / "desk", tmp_path / "three", replace(recipe, refine_steps=0), 1)
+    assert first == again
+    assert first.weights_hash != unrefined.weights_hash
+    assert first.created["corpus_hash"] == read_corpus(tmp_path / "desk").fingerprint
+    assert load_base(str(tmp_path / "one")).manifest == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["desk", "one", "three", "two"]
