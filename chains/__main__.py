@@ -46,8 +46,9 @@ def _route(desk: "Desk", as_json: bool) -> int:
         if not message:
             continue
         vector = embedder.embed([message])[0]
-        found = library.search(ticket_text(message), vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
-        decision = router.decide(RouterInput(vector, found))
+        about = ticket_text(message)
+        found = library.search(about, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
+        decision = router.decide(RouterInput(vector, found, about != message))
         if as_json:
             print(json.dumps({"text": message, **Routed(decision, message).to_json()}, ensure_ascii=False), flush=True)
         else:

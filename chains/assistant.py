@@ -25,7 +25,7 @@ from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gath
 from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
 from chains.workflow import run_workflow, ticket_text
 from desk.config import ChainSettings
-from index.document import DESK_COLLECTION, SearchResult
+from index.document import DESK_COLLECTION
 from index.embed import Embedder
 from index.errors import LibraryError
 from index.library import Library
@@ -129,11 +129,10 @@ class Assistant:
         clock.lap("condense")
         vector = self._embed([standalone])[0]
         clock.lap("embed")
-        found = self.library.search(
-            ticket_text(standalone), vector, k=self.settings.passages, collections=turn.collections
-        )
+        about = ticket_text(standalone)
+        found = self.library.search(about, vector, k=self.settings.passages, collections=turn.collections)
         clock.lap("search")
-        decision = self._decide.invoke(RouterInput(vector, found, turn.route, turn.adapter))
+        decision = self._decide.invoke(RouterInput(vector, found, about != standalone, turn.route, turn.adapter))
         clock.lap("route")
         return Prepared(turn, standalone, vector, found, decision, self.router.answerable(found))
 
@@ -179,14 +178,16 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
     golden = read_golden(settings.golden_dev) if settings.golden_dev.exists() else []
     if golden:
 
-        def find(text: str, vector: Vectors) -> SearchResult:
-            return library.search(ticket_text(text), vector, settings.passages, frozenset({DESK_COLLECTION}))
+        def given(text: str, vector: Vectors) -> RouterInput:
+            about = ticket_text(text)
+            found = library.search(about, vector, settings.passages, frozenset({DESK_COLLECTION}))
+            return RouterInput(vector, found, about != text.strip())
 
         asked = [condense(turn.question, turn.exchanges) for turn in golden]
         asked_vectors = cached_vectors(asked, embedder.embed, embedder.name, settings.state / "golden")
         router.fit_evidence(
             [
-                GoldenRoute(RouterInput(vector, find(text, vector)), turn.route, turn.refused)
+                GoldenRoute(given(text, vector), turn.route, turn.refused)
                 for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
             ]
         )

@@ -52,10 +52,14 @@ class Utterances:
 
 @dataclass(frozen=True, slots=True)
 class RouterInput:
-    """What the router sees of a turn: the standalone question's vector, the search, the sender's choices."""
+    """What the router sees of a turn: the standalone question's vector, the search, the sender's choices.
+
+    `ordered` says that the message has the form of an order with a ticket behind it ("Sort this: ...").
+    """
 
     vector: Vectors
     found: SearchResult
+    ordered: bool = False
     route: Route | None = None
     adapter: str | None = None
 
@@ -224,7 +228,7 @@ class Router:
         return {route: float(known.get(route, 0.0)) for route in Route}
 
     def _features(self, given: RouterInput) -> NDArray[np.float64]:
-        """`(n,)`: per route the log-probability and nearest-utterance similarity, then three of the library."""
+        """`(n,)`: per route log-probability and nearest utterances, then three of the library and the form."""
         labels = self._first(given.vector)
         similarity = self._vectors @ given.vector
         row: list[float] = []
@@ -234,7 +238,7 @@ class Router:
             row.append(float(near.mean()) if near.size else 0.0)
         best = max((hit.similarity for hit in given.found.hits), default=0.0)
         cover = max((hit.coverage for hit in given.found.hits), default=0.0)
-        return np.array([*row, best, cover, given.found.known_terms])
+        return np.array([*row, best, cover, given.found.known_terms, float(given.ordered)])
 
     def _best(self, labels: NDArray[np.float64], route: Route) -> str | None:
         own = [(p, label.name) for p, label in zip(labels, self._labels, strict=True) if label.route is route]

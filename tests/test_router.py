@@ -48,7 +48,7 @@ def router(rows: dict[Label, list[str]] = ROWS) -> Router:
 
 
 def given(text: str, found: SearchResult = WEAK, route: Route | None = None, adapter: str | None = None) -> RouterInput:
-    return RouterInput(EMBED([text])[0], found, route, adapter)
+    return RouterInput(EMBED([text])[0], found, route=route, adapter=adapter)
 
 
 @pytest.mark.parametrize(
