@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _route(desk: "Desk", as_json: bool) -> int:
     from adapters.engine import Engine
     from chains.assistant import fit_router
+    from chains.retrieval import search_in_force
     from chains.router import RouterInput
     from chains.turn import Routed
     from chains.workflow import ticket_text
@@ -47,7 +48,7 @@ def _route(desk: "Desk", as_json: bool) -> int:
             continue
         vector = embedder.embed([message])[0]
         about = ticket_text(message)
-        found = library.search(about, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
+        found = search_in_force(library, about, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
         decision = router.decide(RouterInput(vector, found, about != message))
         if as_json:
             print(json.dumps({"text": message, **Routed(decision, message).to_json()}, ensure_ascii=False), flush=True)

@@ -20,7 +20,7 @@ from chains.errors import TurnError
 from chains.golden import read_golden
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
-from chains.retrieval import answer_from_documents, say
+from chains.retrieval import answer_from_documents, say, search_in_force
 from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gather_utterances
 from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
 from chains.workflow import run_workflow, ticket_text
@@ -130,7 +130,7 @@ class Assistant:
         vector = self._embed([standalone])[0]
         clock.lap("embed")
         about = ticket_text(standalone)
-        found = self.library.search(about, vector, k=self.settings.passages, collections=turn.collections)
+        found = search_in_force(self.library, about, vector, self.settings.passages, turn.collections)
         clock.lap("search")
         decision = self._decide.invoke(RouterInput(vector, found, about != standalone, turn.route, turn.adapter))
         clock.lap("route")
@@ -180,7 +180,7 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
 
         def given(text: str, vector: Vectors) -> RouterInput:
             about = ticket_text(text)
-            found = library.search(about, vector, settings.passages, frozenset({DESK_COLLECTION}))
+            found = search_in_force(library, about, vector, settings.passages, frozenset({DESK_COLLECTION}))
             return RouterInput(vector, found, about != text.strip())
 
         asked = [condense(turn.question, turn.exchanges) for turn in golden]

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
+from numpy.typing import NDArray
 
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
 from chains.extract import MAX_QUOTES, choose_quotes
 from chains.prepared import Draft, Prepared
 from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
-from index.document import ScoredPassage
+from index.document import ScoredPassage, SearchResult
 from index.library import Library
 from index.search import coverage
 
@@ -51,6 +54,35 @@ def quote_passages(
     return _compose(quotes, library, offset)
 
 
+_SPARE = 4
+"""How many more passages are asked for, to take the places of out-of-date ones."""
+
+
+def search_in_force(
+    library: Library, question: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]
+) -> SearchResult:
+    """The library's `k` best passages for a question, without out-of-date ones that it does not mean."""
+    found = library.search(question, vector, k + _SPARE, collections)
+    return replace(found, hits=in_force(question, found.hits)[:k])
+
+
+_PAST = re.compile(r"\b(?:19|20)\d\d\b|\b(?:old|older|former|previous(?:ly)?|before|used to|back then|past)\b", re.I)
+
+
+def in_force(question: str, hits: Sequence[ScoredPassage]) -> tuple[ScoredPassage, ...]:
+    """The hits without out-of-date documents, unless the question asks of the past or names one by its title."""
+    current = [hit for hit in hits if not hit.outdated]
+    if not current or _PAST.search(question):
+        return tuple(hits)
+    common = {word for hit in current for word in _words(hit.title)}
+    asked = _words(question)
+    return tuple(hit for hit in hits if not hit.outdated or (_words(hit.title) - common) & asked)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{4,}", text.lower()))
+
+
 def _compose(quotes: Sequence[Quote], library: Library, offset: int) -> tuple[str, tuple[Citation, ...]]:
     drafts = [cite(number, quote, 0, 0) for number, quote in _numbered(quotes)]
     text = ""
@@ -74,8 +106,6 @@ def _numbered(quotes: Sequence[Quote]) -> list[tuple[int, Quote]]:
 
 
 def _moved(citation: Citation, start: int, end: int) -> Citation:
-    from dataclasses import replace
-
     return replace(citation, answer_start=start, answer_end=end)
 
 

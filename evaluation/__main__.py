@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     desk.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
     desk.add_argument("--split", choices=["dev", "test"], default="test")
     desk.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    desk.add_argument("--only", action="append", default=[], metavar="PART", help="`turns` or an adapter; repeatable")
     desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         board = assemble(load_desk(options.desk or DEFAULT_DESK))
-        asked, report = measure_desk(board, options.split)
+        asked, report = measure_desk(board, options.split, options.only)
         board.close()
     except (DeskError, LibraryError, ModelError) as error:
         print(f"evaluation: {error}", file=sys.stderr)

@@ -181,15 +181,23 @@ def _quietly() -> None:
     """No progress to show."""
 
 
-def measure_desk(board: Switchboard, split: str) -> tuple[list[Asked], dict[str, dict[str, Share]]]:
-    """Everything on the desk's golden turns of `split` ("dev" or "test") and its adapters' held-out rows."""
+def measure_desk(
+    board: Switchboard, split: str, only: Sequence[str] = ()
+) -> tuple[list[Asked], dict[str, dict[str, Share]]]:
+    """The desk's golden turns of `split` ("dev" or "test") and its adapters' held-out rows.
+
+    `only` names the parts to measure, "turns" or adapters; none means all.
+    """
     board.engine.wait_ready()
-    asked = ask_golden(board.assistant, read_golden(board.desk.root / "evaluation" / f"{split}.jsonl"))
-    report: dict[str, dict[str, Share]] = {"turns": measure_turns(asked)}
+    report: dict[str, dict[str, Share]] = {}
+    asked: list[Asked] = []
+    if not only or "turns" in only:
+        asked = ask_golden(board.assistant, read_golden(board.desk.root / "evaluation" / f"{split}.jsonl"))
+        report["turns"] = measure_turns(asked)
     by_adapter = {workflow.adapter: workflow for workflow in board.desk.chains.workflows.values()}
     for info in board.engine.adapters:
         folder = board.desk.chains.adapter_folder / info.name
-        if not (folder / "eval.jsonl").exists():
+        if not (folder / "eval.jsonl").exists() or (only and info.name not in only):
             continue
         report[info.name] = (
             measure_fields(board.engine, folder, info.name, by_adapter[info.name])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from chains.prepared import Draft, Prepared
-from chains.retrieval import answer_from_documents
+from chains.retrieval import answer_from_documents, in_force
 from chains.turn import Cited, Route, RouteDecision, Token, Turn
 from desk.config import IndexSettings
 from index.library import Library
-from tests.fakes import HashEmbedder
+from tests.fakes import HashEmbedder, hit
 
 NOTE = "# Canteen\n\nLunch is served from noon to one. A meal costs 5.50 EUR. Bring your badge to pay.\n"
 
@@ -101,3 +102,12 @@ def test_too_little_evidence_is_a_refusal_that_names_the_closest(library: Librar
     text, cited, draft = answered(library, None, answerable=False)
     assert draft.refused and not cited
     assert "Canteen" in text and "ext. 1" in text
+
+
+def test_out_of_date_documents_are_quoted_only_when_the_question_means_them() -> None:
+    now = hit("Five days may be carried over.", path="documents/leave.md")
+    past = replace(hit("Eight days may be carried over.", path="documents/old.md"), outdated=True, title="GateKey 2023")
+    assert in_force("How many days may be carried over?", (past, now)) == (now,)
+    assert in_force("How many days could be carried over in 2023?", (past, now)) == (past, now)
+    assert in_force("Does GateKey still work?", (past, now)) == (past, now)
+    assert in_force("How many days?", (past,)) == (past,)
