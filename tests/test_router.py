@@ -117,7 +117,7 @@ def test_what_looks_out_of_scope_is_rescued_by_a_clear_passage() -> None:
     assert fitted.decide(given("a poem about soup", STRONG)).route is Route.RETRIEVAL
 
 
-def test_the_level_of_evidence_that_answers_is_fitted_between_answered_and_refused_turns() -> None:
+def test_the_level_of_evidence_that_answers_is_fitted_on_the_answered_turns() -> None:
     fitted = router()
     fitted.fit_evidence(golden())
     assert fitted.answerable(STRONG)
