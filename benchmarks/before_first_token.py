@@ -20,6 +20,7 @@ from chains.assistant import fit_router
 from chains.condense import condense
 from chains.golden import read_golden
 from chains.router import RouterInput
+from chains.workflow import look_up
 from desk.config import load_desk
 from index.document import DESK_COLLECTION
 from index.embed import model_folder
@@ -33,6 +34,7 @@ def main() -> None:
     library = open_library(desk.index)
     router = fit_router(desk.chains, library, library.embedder, Engine(desk.adapters))
     decide = router.as_runnable()
+    readable = frozenset({DESK_COLLECTION})
     turns = read_golden(desk.root / "evaluation" / "dev.jsonl")
     steps: dict[str, list[float]] = {"condense": [], "embed": [], "search": [], "route": [], "total": []}
     for turn in turns * ROUNDS:
@@ -41,9 +43,9 @@ def main() -> None:
         marks.append(time.perf_counter())
         vector = library.embedder.embed([standalone])[0]
         marks.append(time.perf_counter())
-        found = library.search(standalone, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
+        found, ordered = look_up(library, standalone, vector, desk.chains.passages, readable)
         marks.append(time.perf_counter())
-        decide.invoke(RouterInput(vector, found))
+        decide.invoke(RouterInput(vector, found, ordered))
         marks.append(time.perf_counter())
         for name, a, b in zip(steps, marks, marks[1:], strict=False):
             steps[name].append((b - a) * 1000)

@@ -32,10 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _route(desk: "Desk", as_json: bool) -> int:
     from adapters.engine import Engine
     from chains.assistant import fit_router
-    from chains.retrieval import search_in_force
     from chains.router import RouterInput
     from chains.turn import Routed
-    from chains.workflow import ticket_text
+    from chains.workflow import look_up
     from index.document import DESK_COLLECTION
     from index.library import open_library
 
@@ -47,9 +46,8 @@ def _route(desk: "Desk", as_json: bool) -> int:
         if not message:
             continue
         vector = embedder.embed([message])[0]
-        about = ticket_text(message)
-        found = search_in_force(library, about, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
-        decision = router.decide(RouterInput(vector, found, about != message))
+        found, ordered = look_up(library, message, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
+        decision = router.decide(RouterInput(vector, found, ordered))
         if as_json:
             print(json.dumps({"text": message, **Routed(decision, message).to_json()}, ensure_ascii=False), flush=True)
         else:

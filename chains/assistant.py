@@ -20,10 +20,10 @@ from chains.errors import TurnError
 from chains.golden import read_golden
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
-from chains.retrieval import answer_from_documents, say, search_in_force
+from chains.retrieval import answer_from_documents, say
 from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gather_utterances
 from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
-from chains.workflow import run_workflow, ticket_text
+from chains.workflow import look_up, run_workflow
 from desk.config import ChainSettings
 from index.document import DESK_COLLECTION
 from index.embed import Embedder
@@ -129,10 +129,9 @@ class Assistant:
         clock.lap("condense")
         vector = self._embed([standalone])[0]
         clock.lap("embed")
-        about = ticket_text(standalone)
-        found = search_in_force(self.library, about, vector, self.settings.passages, turn.collections)
+        found, ordered = look_up(self.library, standalone, vector, self.settings.passages, turn.collections)
         clock.lap("search")
-        decision = self._decide.invoke(RouterInput(vector, found, about != standalone, turn.route, turn.adapter))
+        decision = self._decide.invoke(RouterInput(vector, found, ordered, turn.route, turn.adapter))
         clock.lap("route")
         return Prepared(turn, standalone, vector, found, decision, self.router.answerable(found))
 
@@ -177,11 +176,10 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
     router = Router(utterances, vectors, titles)
     golden = read_golden(settings.golden_dev) if settings.golden_dev.exists() else []
     if golden:
+        readable = frozenset({DESK_COLLECTION})
 
         def given(text: str, vector: Vectors) -> RouterInput:
-            about = ticket_text(text)
-            found = search_in_force(library, about, vector, settings.passages, frozenset({DESK_COLLECTION}))
-            return RouterInput(vector, found, about != text.strip())
+            return RouterInput(vector, *look_up(library, text, vector, settings.passages, readable))
 
         asked = [condense(turn.question, turn.exchanges) for turn in golden]
         asked_vectors = cached_vectors(asked, embedder.embed, embedder.name, settings.state / "golden")

@@ -4,13 +4,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adapters.engine import Engine, Message
 from adapters.errors import ModelError
 from chains.errors import TurnError
 from chains.prepared import Draft, Prepared
-from chains.retrieval import quote_passages, say
+from chains.retrieval import quote_passages, say, search_in_force
 from chains.turn import Cited, Event, Filled
 from desk.config import WorkflowFile
+from index.document import SearchResult
 from index.library import Library
 
 _ORDER = re.compile(
@@ -25,6 +29,14 @@ def ticket_text(message: str) -> str:
     """The ticket without the order in front of it ("Sort this ticket: ..."); the message if nothing is left."""
     rest = _ORDER.sub("", message, count=1).strip()
     return rest or message.strip()
+
+
+def look_up(
+    library: Library, question: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]
+) -> tuple[SearchResult, bool]:
+    """What the library says of a message, searched as the ticket it may hold; and whether an order precedes it."""
+    ticket = ticket_text(question)
+    return search_in_force(library, ticket, vector, k, collections), ticket != question.strip()
 
 
 def run_workflow(
