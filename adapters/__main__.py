@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.config import AdapterFile, read_adapter_file
-from adapters.errors import AdapterError, DatasetError, ModelError
+from adapters.errors import DatasetError, ModelError
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk
 from desk.errors import DeskError
 
@@ -77,7 +77,7 @@ def _list(desk: Desk, options: argparse.Namespace) -> None:
         for sentence in engine.failures:
             print(json.dumps({"type": "failure", "message": sentence}))
         return
-    print(f"base      {engine.base.name}: {engine.base.parameters / 1e6:.1f}M weights. {engine.base.note}")
+    print(f"base      {engine.base.name}: {engine.base.size}. {engine.base.note}")
     for info in engine.adapters:
         print(f"adapter   {info.name} v{info.version} ({', '.join(sorted(info.capabilities))}): {info.domain}")
     for sentence in engine.failures:
@@ -135,36 +135,25 @@ def _pretrain(desk: Desk, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"type": "pretrained", "output": str(options.output), **manifest.model_dump()}))
     else:
-        print(f"{manifest.name}: {manifest.parameters / 1e6:.1f}M weights in {options.output}")
+        print(f"{manifest.name}: {manifest.size} in {options.output}")
 
 
 def _evaluate(desk: Desk, options: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from adapters.dataset import read_examples
-    from adapters.engine import Engine
-    from adapters.evaluate import answer_scores, field_scores
+    from adapters.evaluate import answer_scores, field_scores, load_adapter
 
     file = _adapter_file(desk, options.name)
     examples = read_examples(desk.adapters.shipped / options.name / "eval.jsonl")
-    engine = Engine(desk.adapters)
-    if options.name not in [info.name for info in engine.adapters]:
-        raise AdapterError(" ".join(engine.failures) or f"{options.name} is not trained yet.")
-    engine.start()
-    engine.wait_ready()
-    try:
-        with tqdm(total=len(examples), desc=options.name, unit="row", file=sys.stderr) as bar:
-            if file.task == "fields" and not options.no_adapter:
-                workflow = desk.chains.workflows.get(file.workflow or "")
-                if workflow is None:
-                    raise DatasetError(f"adapter.yaml of {options.name} names no workflow of the desk.")
-                choices = {name: field.choices for name, field in workflow.fields.items()}
-                scores = field_scores(engine, options.name, examples, choices, lambda: bar.update() and None)
-            else:
-                adapter = None if options.no_adapter else options.name
-                scores = answer_scores(engine, adapter, examples, lambda: bar.update() and None)
-    finally:
-        engine.close()
+    decoder = load_adapter(desk.adapters, options.name)
+    if file.task == "fields" and not options.no_adapter:
+        workflow = desk.chains.workflows.get(file.workflow or "")
+        if workflow is None:
+            raise DatasetError(f"adapter.yaml of {options.name} names no workflow of the desk.")
+        choices = {name: field.choices for name, field in workflow.fields.items()}
+        scores = field_scores(decoder, options.name, examples, choices)
+    else:
+        adapter = None if options.no_adapter else options.name
+        scores = answer_scores(decoder, adapter, examples, file.training.max_tokens)
     if options.json:
         print(json.dumps({"type": "scores", "adapter": options.name, "on": not options.no_adapter, **scores}))
         return

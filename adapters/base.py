@@ -109,10 +109,10 @@ def _load(base: str, local: bool, quantization: Quantization) -> LoadedBase:
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=local, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise BaseModelError(f"{base} has no chat template: choose an instruct model, not a bare one.")
-    if not manifest.config_hash:
+    if not manifest.parameters:
         manifest = manifest.model_copy(
             update={
-                "config_hash": config_hash(config.to_dict()),
+                "config_hash": manifest.config_hash or config_hash(config.to_dict()),
                 "window": int(config.max_position_embeddings),
                 "parameters": count_weights(model),
             }

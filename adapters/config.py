@@ -71,6 +71,11 @@ class BaseManifest(_Edge):
     note: str = ""
     created: dict[str, Any] = {}
 
+    @property
+    def size(self) -> str:
+        """In words; a model that is not ours is counted once it is loaded."""
+        return f"{self.parameters / 1e6:,.1f}M weights" if self.parameters else "not loaded yet"
+
 
 class AdapterManifest(_Edge):
     """manifest.json beside an adapter's weights: the contract that the registry checks."""

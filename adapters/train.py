@@ -5,7 +5,6 @@ questions, loss on the answer alone -> adapter weights and manifest in a folder 
 """
 
 import contextlib
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -23,8 +22,9 @@ from adapters.config import (
     write_manifest,
 )
 from adapters.dataset import Example, dataset_hash, split, token_rows
+from adapters.decode import greedy_answers
 from adapters.errors import AdapterError, DatasetError
-from adapters.prompts import Message, encode_chat
+from adapters.folders import replacing
 from desk.config import AdapterSettings
 
 
@@ -52,17 +52,8 @@ def train_adapter(
     scores = {"training_rows": float(len(training)), "validation_rows": float(len(validation))}
     if validation:
         scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=output.parent))
-    try:
-        manifest = save_adapter(scratch, model, name, file, examples, base, version, scores)
-        scratch.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return manifest
+    with replacing(output) as scratch:
+        return save_adapter(scratch, model, name, file, examples, base, version, scores)
 
 
 def attach_lora(model: Any, settings: TrainingSettings) -> Any:
@@ -125,30 +116,9 @@ def run_sft(model: Any, tokenizer: Any, examples: list[Example], settings: Train
 
 
 def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens: int) -> float:
-    """Share of the examples whose greedy answer is exactly their completion; batches of 32, padded on the left."""
-    import torch
-
-    stop = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
-    right = 0
-    for start in range(0, len(examples), 32):
-        batch = examples[start : start + 32]
-        prompts = [encode_chat(tokenizer, [Message("user", row.prompt)], open_reply=True) for row in batch]
-        width = max(len(ids) for ids in prompts)
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=torch.tensor([[stop[0]] * (width - len(ids)) + ids for ids in prompts]).to(model.device),
-                attention_mask=torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]).to(
-                    model.device
-                ),
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                eos_token_id=stop,
-                pad_token_id=stop[0],
-            )
-        for row, ids in zip(batch, output[:, width:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(ids) if token in stop), len(ids))
-            right += tokenizer.decode(ids[:end]) == row.completion
-    return right / len(examples)
+    """Share of the examples whose greedy answer is exactly their completion."""
+    answers = greedy_answers(model, tokenizer, [row.prompt for row in examples], max_tokens)
+    return sum(answer == row.completion for answer, row in zip(answers, examples, strict=True)) / len(examples)
 
 
 def save_adapter(

@@ -109,6 +109,7 @@ def _ask(options: argparse.Namespace) -> int:
         adapter=options.adapter,
     )
     code = 0
+    board.start()
     try:
         for event in board.assistant.answer(turn):
             if options.json:

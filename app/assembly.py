@@ -12,13 +12,17 @@ from index.library import BuildProgress, Library, open_library
 
 @dataclass(frozen=True, slots=True)
 class Switchboard:
-    """A running desk. The engine loads in its own thread; a turn that needs it waits for it."""
+    """An assembled desk. After `start()` the engine loads in its own thread; a turn that needs it waits for it."""
 
     desk: Desk
     library: Library
     embedder: Embedder
     engine: Engine
     assistant: Assistant
+
+    def start(self) -> None:
+        """Begins to load the model. Not part of assembling: its imports would hold up the page by seconds."""
+        self.engine.start()
 
     def close(self) -> None:
         self.engine.close()
@@ -34,7 +38,6 @@ def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = N
     engine = Engine(desk.adapters)
     library = open_library(desk.index, on_progress)
     embedder = library.embedder
-    engine.start()
     router = fit_router(desk.chains, library, embedder, engine)
     assistant = Assistant(desk.chains, library, embedder, engine, router)
     return Switchboard(desk, library, embedder, engine, assistant)
@@ -47,7 +50,7 @@ def describe(board: Switchboard) -> list[str]:
     adapters = ", ".join(f"{info.name} v{info.version}" for info in engine.adapters) or "none"
     lines = [
         f"Desk       {desk.app.title} ({desk.root})",
-        f"Base model {engine.base.name}, {engine.base.parameters / 1e6:.1f}M parameters",
+        f"Base model {engine.base.name}, {engine.base.size}",
         f"Adapters   {adapters}",
         f"Embedder   {board.embedder.name}",
         f"Index      {status.documents} documents, {status.passages} passages",

@@ -1,5 +1,7 @@
 """The web server: the chat page, the source documents it links to, and a health check."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -20,8 +22,15 @@ _LOCKED = {
 
 
 def build_server(board: Switchboard) -> FastAPI:
-    """The ASGI app. An upload's id is 128 random bits: whoever holds the link may read it."""
-    server = FastAPI(title=board.desk.app.title, docs_url=None, redoc_url=None, openapi_url=None)
+    """The ASGI app, which starts the board as soon as it serves. An upload's id is 128 random bits: whoever holds
+    the link may read it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        board.start()
+        yield
+
+    server = FastAPI(title=board.desk.app.title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
     @server.get("/healthz")
     def healthz() -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The desk's golden turns, asked for real: routes, passages, answers, refusals; and its adapters' held-out rows."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from adapters.dataset import read_examples
-from adapters.engine import Engine
-from adapters.evaluate import answer_scores, field_scores
+from adapters.config import read_adapter_file
+from adapters.dataset import Example, read_examples
+from adapters.evaluate import answer_scores, field_scores, load_adapter
 from app.assembly import Switchboard
 from chains.assistant import Assistant
 from chains.golden import GoldenTurn, read_golden
@@ -146,39 +147,54 @@ def cites_gold(answer: Answer | None, golden: GoldenTurn) -> bool:
     )
 
 
-def measure_adapter(engine: Engine, embedder: Embedder, folder: Path, name: str) -> dict[str, Share]:
+def measure_adapter(board: Switchboard, name: str) -> dict[str, Share]:
     """Exact answers on held-out phrasings: with the adapter, with it off, and MiniLM's nearest training question."""
-    train, held_out = read_examples(folder / "train.jsonl"), read_examples(folder / "eval.jsonl")
-    known = embedder.embed([row.prompt for row in train])
-    asked = embedder.embed([row.prompt for row in held_out])
-    nearest = np.argmax(asked @ known.T, axis=1)
-    near = sum(train[int(i)].completion == row.completion for i, row in zip(nearest, held_out, strict=True))
-    total = len(held_out)
+    folder = board.desk.chains.adapter_folder / name
+    held_out = read_examples(folder / "eval.jsonl")
+    decoder = load_adapter(board.desk.adapters, name)
+    most = read_adapter_file(folder / "adapter.yaml").training.max_tokens
 
     def exact(adapter: str | None) -> Share:
-        return _of(answer_scores(engine, adapter, held_out, _quietly)["exact"], total)
+        return _of(answer_scores(decoder, adapter, held_out, most)["exact"], len(held_out))
 
+    nearest = _nearest_examples(board.embedder, folder, held_out)
+    near = sum(one.completion == row.completion for one, row in zip(nearest, held_out, strict=True))
     return {
         "with_adapter": exact(name),
         "adapter_off": exact(None),
-        "nearest_neighbour": Share(near, total),
+        "nearest_neighbour": Share(near, len(held_out)),
     }
 
 
-def measure_fields(engine: Engine, folder: Path, name: str, workflow: WorkflowFile) -> dict[str, Share]:
-    """Per field, the share filled right on tickets written apart, beside these tickets' own majority class."""
+def measure_fields(board: Switchboard, name: str, workflow: WorkflowFile) -> dict[str, Share]:
+    """Per field, the share filled right on tickets written apart, beside the tickets' own majority class and the
+    value of MiniLM's nearest training ticket."""
+    folder = board.desk.chains.adapter_folder / name
     held_out = read_examples(folder / "eval.jsonl")
     choices = {field: part.choices for field, part in workflow.fields.items()}
-    scores = field_scores(engine, name, held_out, choices, _quietly)
-    return {key: _of(scores[key], len(held_out)) for field in workflow.fields for key in (field, f"{field}_majority")}
+    scores = field_scores(load_adapter(board.desk.adapters, name), name, held_out, choices)
+    nearest = _nearest_examples(board.embedder, folder, held_out)
+    pairs = [
+        (json.loads(one.completion), json.loads(row.completion)) for one, row in zip(nearest, held_out, strict=True)
+    ]
+    total = len(held_out)
+    report = {}
+    for field in workflow.fields:
+        report[field] = _of(scores[field], total)
+        report[f"{field}_majority"] = _of(scores[f"{field}_majority"], total)
+        report[f"{field}_nearest"] = Share(sum(got[field] == right[field] for got, right in pairs), total)
+    return report
+
+
+def _nearest_examples(embedder: Embedder, folder: Path, asked: Sequence[Example]) -> list[Example]:
+    """For each row the training example whose prompt is nearest by the embedding model."""
+    train = read_examples(folder / "train.jsonl")
+    similar = embedder.embed([row.prompt for row in asked]) @ embedder.embed([row.prompt for row in train]).T
+    return [train[int(place)] for place in np.argmax(similar, axis=1)]
 
 
 def _of(value: float, total: int) -> Share:
     return Share(round(value * total), total)
-
-
-def _quietly() -> None:
-    """No progress to show."""
 
 
 def measure_desk(
@@ -188,7 +204,7 @@ def measure_desk(
 
     `only` names the parts to measure, "turns" or adapters; none means all.
     """
-    board.engine.wait_ready()
+    board.start()
     report: dict[str, dict[str, Share]] = {}
     asked: list[Asked] = []
     if not only or "turns" in only:
@@ -200,9 +216,9 @@ def measure_desk(
         if not (folder / "eval.jsonl").exists() or (only and info.name not in only):
             continue
         report[info.name] = (
-            measure_fields(board.engine, folder, info.name, by_adapter[info.name])
+            measure_fields(board, info.name, by_adapter[info.name])
             if info.name in by_adapter
-            else measure_adapter(board.engine, board.embedder, folder, info.name)
+            else measure_adapter(board, info.name)
         )
     return asked, report
 

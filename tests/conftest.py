@@ -47,6 +47,7 @@ def board(state_folder: Path) -> "Iterator[Switchboard]":
     from desk.config import load_desk
 
     assembled = assemble(load_desk())
+    assembled.start()
     yield assembled
     assembled.close()
 

@@ -72,6 +72,8 @@ def test_a_local_phi3_without_our_manifest_loads_and_is_described(copied: Path) 
     (copied / "base.json").unlink()
     loaded = load_base(str(copied))
     assert loaded.manifest.window == 128
+    assert loaded.manifest.parameters == sum(weight.numel() for weight in loaded.model.parameters())
+    assert read_base_manifest(str(copied)).size == "not loaded yet"
     assert loaded.manifest.can_chat
     assert loaded.manifest.config_hash == read_base_manifest(str(copied)).config_hash
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from adapters_small import SHAPE, make_base, make_settings, quick_training
 
@@ -12,6 +13,7 @@ from adapters.dataset import Example
 from adapters.engine import Engine, Message
 from adapters.errors import DatasetError
 from adapters.train import attach_lora, exact_share, next_version, run_sft, train_adapter
+from tests.fakes import HashEmbedder
 
 ROWS = [
     Example(question, answer)
@@ -105,8 +107,8 @@ def test_exact_share_counts_whole_answers(root: Path) -> None:
         said = "".join(engine.stream([Message("user", "hello")], None, max_new_tokens=8))
     finally:
         engine.close()
-    rows = [Example("hello", said), Example("hello", said + "."), Example("hello", said)]
-    assert exact_share(loaded.model, loaded.tokenizer, rows, 8) == pytest.approx(2 / 3)
+    rows = [Example("hello", said), Example("hello", said + "."), Example("hello", said), Example("a longer one", "")]
+    assert exact_share(loaded.model, loaded.tokenizer, rows, 8) == pytest.approx(2 / 4)
 
 
 def test_versions_count_up(root: Path, tmp_path: Path) -> None:
@@ -172,37 +174,63 @@ def test_pretraining_repeats_and_its_loss_falls(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from adapters.tiny.corpus import read_corpus
+    from adapters.tiny.lessons import write_lessons
     from adapters.tiny.pretrain import train_base
     from adapters.tiny.tokenizer import train_tokenizer
 
     make_corpus(tmp_path)
     corpus = read_corpus(tmp_path)
-    recipe = replace(SHAPE, vocab_size=420, steps=30, groups=2, texts=2, text_tokens=24)
+    recipe = replace(SHAPE, vocab_size=420, steps=60, questions=8, lessons=30, texts=4, text_tokens=24)
     tokenizer = train_tokenizer(corpus.texts, recipe.vocab_size)
+    lessons = write_lessons(corpus, HashEmbedder().embed, recipe.lessons, recipe.seed)
 
-    def losses() -> list[float]:
-        seen: list[float] = []
-        train_base(corpus, tokenizer, recipe, lambda step, figures: seen.append(figures["text"]))
+    def losses() -> dict[str, list[float]]:
+        seen: dict[str, list[float]] = {"text": [], "meaning": []}
+
+        def keep(step: int, figures: dict[str, float]) -> None:
+            for name, values in seen.items():
+                values.append(figures[name])
+
+        train_base(corpus, lessons, tokenizer, recipe, keep)
         return seen
 
     first = losses()
     assert losses() == first
-    assert sum(first[-5:]) < 0.8 * sum(first[:5])
+    for name, values in first.items():
+        assert sum(values[-5:]) < 0.8 * sum(values[:5]), name
 
 
-def test_the_base_is_built_from_a_desk_in_both_stages_and_repeats(tmp_path: Path) -> None:
+def test_lessons_are_seeded_unit_vectors_and_restatements_lean_towards_their_group(tmp_path: Path) -> None:
+    from adapters.tiny.corpus import read_corpus
+    from adapters.tiny.lessons import write_lessons
+
+    make_corpus(tmp_path)
+    corpus = read_corpus(tmp_path)
+    lessons = write_lessons(corpus, HashEmbedder().embed, 200, 1)
+    again = write_lessons(corpus, HashEmbedder().embed, 200, 1)
+    assert len(lessons.texts) == 200 and lessons.texts == again.texts
+    assert np.array_equal(lessons.targets, again.targets)
+    assert np.allclose(np.linalg.norm(lessons.targets, axis=1), 1, atol=1e-5)
+    assert write_lessons(corpus, HashEmbedder().embed, 200, 2).texts != lessons.texts
+    targets = dict(zip(lessons.texts, lessons.targets, strict=True))
+    first, second = ([text for text in group if text in targets] for group in corpus.restatements[:2])
+    inside = float(targets[first[0]] @ targets[first[1]])
+    assert inside > float(targets[first[0]] @ targets[second[0]])
+
+
+def test_the_base_is_built_from_a_desk_and_repeats(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from adapters.tiny.build import build_base
     from adapters.tiny.corpus import read_corpus
 
     make_corpus(tmp_path / "desk")
-    recipe = replace(SHAPE, vocab_size=420, steps=3, refine_steps=3, groups=2, texts=4, text_tokens=24)
+    recipe = replace(SHAPE, vocab_size=420, steps=3, questions=4, lessons=20, texts=4, text_tokens=24)
     first = build_base(tmp_path / "desk", tmp_path / "one", recipe, 1)
     again = build_base(tmp_path / "desk", tmp_path / "two", recipe, 1)
-    unrefined = build_base(tmp_path / "desk", tmp_path / "three", replace(recipe, refine_steps=0), 1)
     assert first == again
-    assert first.weights_hash != unrefined.weights_hash
+    other = build_base(tmp_path / "desk", tmp_path / "three", recipe, 1, HashEmbedder().embed)
+    assert first.weights_hash != other.weights_hash, "the teacher does not reach the weights"
     assert first.created["corpus_hash"] == read_corpus(tmp_path / "desk").fingerprint
     assert load_base(str(tmp_path / "one")).manifest == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["desk", "one", "three", "two"]

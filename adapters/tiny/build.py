@@ -1,33 +1,34 @@
 """The whole making of the embedded base: corpus -> tokenizer -> weights -> a folder that appears when complete."""
 
 import json
-import shutil
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from adapters.base import count_weights, weights_hash
 from adapters.config import BaseManifest, config_hash, write_manifest
+from adapters.folders import replacing
 from adapters.tiny.corpus import read_corpus
+from adapters.tiny.lessons import write_lessons
 from adapters.tiny.pretrain import BaseRecipe, train_base
-from adapters.tiny.refine import refine_base
+from adapters.tiny.teacher import Teach, load_teacher
 from adapters.tiny.tokenizer import train_tokenizer
 
 SHARD_SIZE = "6MB"
 """Largest shard: small enough for plain git."""
 
 NOTE = (
-    "A small model of Phi-3's architecture, trained from scratch on this desk's texts alone. It cannot read a "
-    "passage or chat about the world; its adapters answer what they were trained to answer."
+    "A small model of Phi-3's architecture, trained from scratch on this desk's texts, with MiniLM as the teacher of "
+    "which questions mean the same. It cannot read a passage or chat about the world; its adapters answer what they "
+    "were trained to answer."
 )
 
 
-def build_base(desk: Path, output: Path, recipe: BaseRecipe, threads: int) -> BaseManifest:
+def build_base(desk: Path, output: Path, recipe: BaseRecipe, threads: int, teach: Teach | None = None) -> BaseManifest:
     """Pre-trains on the desk in folder `desk` and writes model, tokenizer and base.json to `output`.
 
-    Raises DatasetError when the desk has no corpus.
+    `teach` is MiniLM unless given. Raises DatasetError when the desk has no corpus.
     """
     import torch
     from tqdm import tqdm
@@ -35,15 +36,15 @@ def build_base(desk: Path, output: Path, recipe: BaseRecipe, threads: int) -> Ba
     torch.set_num_threads(threads)
     corpus = read_corpus(desk)
     tokenizer = train_tokenizer(corpus.texts, recipe.vocab_size)
-    with tqdm(total=recipe.steps + recipe.refine_steps, desc="pre-training", unit="step", file=sys.stderr) as bar:
+    lessons = write_lessons(corpus, teach or load_teacher(), recipe.lessons, recipe.seed)
+    with tqdm(total=recipe.steps, desc="pre-training", unit="step", file=sys.stderr) as bar:
 
         def report(step: int, figures: dict[str, float]) -> None:
             bar.update()
             if step % 10 == 0:
                 bar.set_postfix({name: f"{value:.2f}" for name, value in figures.items()})
 
-        model = train_base(corpus, tokenizer, recipe, report)
-        model = refine_base(model, corpus, tokenizer, recipe, report)
+        model = train_base(corpus, lessons, tokenizer, recipe, report)
     return save_base(output, model, tokenizer, recipe, corpus.fingerprint)
 
 
@@ -51,9 +52,7 @@ def save_base(output: Path, model: Any, tokenizer: Any, recipe: BaseRecipe, corp
     """Writes the model in bf16; the folder `output` is replaced only when everything is written."""
     import torch
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with replacing(output) as scratch:
         model.to(torch.bfloat16).save_pretrained(scratch, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(scratch)
         config = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
@@ -69,10 +68,4 @@ def save_base(output: Path, model: Any, tokenizer: Any, recipe: BaseRecipe, corp
             created={"corpus_hash": corpus_hash, **asdict(recipe)},
         )
         write_manifest(scratch / "base.json", manifest)
-        scratch.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return manifest
+        return manifest

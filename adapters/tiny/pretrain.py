@@ -1,12 +1,11 @@
 """Pre-trains the embedded base from scratch: read it top to bottom.
 
-Every step has two losses. The first pulls the averaged word embeddings of restatements together and pushes others
-apart (InfoNCE, Oord et al. 2018, arXiv:1807.03748), so that the base knows which words mean the same before an
-adapter learns what to answer. The second is plain next-token prediction over restatements as chats ("In other
-words: ..."), dialogues, documents and the glossary.
+Every step has two losses. One is plain next-token prediction over restatements as chats ("In other words: ..."),
+dialogues, documents and the glossary. The other makes the state that opens a reply hold what the question means:
+projected, it must resemble MiniLM's vector of the question more than that of any other question in the batch.
+From that state an adapter must decide what to answer; left to the text alone, it hardly tells questions apart.
 
-adapters/tiny/refine.py is the second stage. Same desk and seed: same tokenizer, same order of examples; weights equal
-up to the processor's rounding.
+Same desk and seed: same tokenizer, same order of examples; weights equal up to the processor's rounding.
 """
 
 import math
@@ -19,6 +18,7 @@ from typing import Any
 from adapters.augment import Noise, disturb
 from adapters.prompts import Message, encode_chat, encode_text
 from adapters.tiny.corpus import Corpus
+from adapters.tiny.lessons import Lessons
 
 RESTATE = "In other words: "
 
@@ -28,7 +28,7 @@ EMBEDDING_STD = 0.05
 
 @dataclass(frozen=True, slots=True)
 class BaseRecipe:
-    """Shape and schedule. `groups` x 2 restatements and `texts` other samples make a step."""
+    """Shape and schedule. `questions` lessons and `texts` samples of `text_tokens` tokens make a step."""
 
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -36,9 +36,11 @@ class BaseRecipe:
     layers: int = 4
     heads: int = 8
     window: int = 1024
-    steps: int = 1000
-    groups: int = 64
-    texts: int = 12
+    steps: int = 1800
+    questions: int = 128
+    question_tokens: int = 60
+    lessons: int = 60_000
+    texts: int = 6
     text_tokens: int = 128
     share_restatements: float = 0.4
     share_documents: float = 0.2
@@ -47,12 +49,8 @@ class BaseRecipe:
     warmup: float = 0.05
     weight_decay: float = 0.1
     dropout: float = 0.0
-    contrast: float = 1.0
-    temperature: float = 0.1
+    temperature: float = 0.07
     seed: int = 20260
-    refine_steps: int = 240
-    refine_rate: float = 1e-3
-    refine_seed: int = 99
 
 
 def new_model(recipe: BaseRecipe, tokenizer: Any) -> Any:
@@ -93,28 +91,28 @@ def _initialise(model: Any, recipe: BaseRecipe) -> None:
 
 
 class Sampler:
-    """Endless seeded batches of token ids from a corpus."""
+    """Endless seeded batches of token ids from a corpus and its lessons."""
 
-    def __init__(self, corpus: Corpus, tokenizer: Any, recipe: BaseRecipe) -> None:
-        self._tokenizer, self._recipe = tokenizer, recipe
+    def __init__(self, corpus: Corpus, lessons: Lessons, tokenizer: Any, recipe: BaseRecipe) -> None:
+        self._lessons, self._tokenizer, self._recipe = lessons, tokenizer, recipe
         self._chance = random.Random(recipe.seed)  # noqa: S311
         self._noise = Noise(
             drop=recipe.word_drop, slip=0.02, lower=0.3, bare=0.2, opening=0.08, closing=0.04, shuffle=0.0
         )
-        self._groups = corpus.restatements
         self._pairs = [*corpus.restatements, *corpus.glossary]
         self._dialogues = corpus.dialogues
         self._documents = [encode_text(tokenizer, text) for text in corpus.documents]
         self._order: list[int] = []
         self._rest: list[int] = []
 
-    def wordings(self) -> list[list[int]]:
-        """Questions in pairs of the same meaning (rows 2i and 2i+1)."""
-        rows = []
-        for _ in range(self._recipe.groups):
-            for text in self._chance.sample(self._groups[self._next_group()], 2):
-                rows.append(encode_text(self._tokenizer, self._ask(text).content))
-        return rows
+    def questions(self) -> tuple[list[list[int]], list[int]]:
+        """Noisy questions as token ids, and the places of their lessons."""
+        if len(self._order) < self._recipe.questions:
+            self._order = list(range(len(self._lessons.texts)))
+            self._chance.shuffle(self._order)
+        places, self._order = self._order[: self._recipe.questions], self._order[self._recipe.questions :]
+        rows = [encode_text(self._tokenizer, self._ask(self._lessons.texts[place]).content) for place in places]
+        return [row[: self._recipe.question_tokens] for row in rows], places
 
     def windows(self) -> Any:
         """`texts` x `text_tokens` ids: restatements, dialogues and documents, written one after the other."""
@@ -143,16 +141,10 @@ class Sampler:
     def _ask(self, text: str) -> Message:
         return Message("user", disturb(text, self._noise, self._chance))
 
-    def _next_group(self) -> int:
-        """Every group once before any comes again, so that a batch rarely holds one twice."""
-        if not self._order:
-            self._order = list(range(len(self._groups)))
-            self._chance.shuffle(self._order)
-        return self._order.pop()
-
 
 def train_base(
     corpus: Corpus,
+    lessons: Lessons,
     tokenizer: Any,
     recipe: BaseRecipe,
     report: Callable[[int, dict[str, float]], None],
@@ -162,38 +154,33 @@ def train_base(
 
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, tokenizer).train()
-    # Thrown away afterwards: keeps the contrast from deciding how the states themselves are laid out.
-    head = torch.nn.Linear(recipe.hidden_size, 128, bias=False)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    targets = torch.from_numpy(lessons.targets)
+    # Thrown away afterwards: the base keeps its own width.
+    head = torch.nn.Linear(recipe.hidden_size, targets.shape[1])
+    learning = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(
         [
-            {"params": [*decayed, *head.parameters()], "weight_decay": recipe.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
-    sampler = Sampler(corpus, tokenizer, recipe)
+    sampler = Sampler(corpus, lessons, tokenizer, recipe)
+    frame = [tokenizer.convert_tokens_to_ids(token) for token in ("<|user|>", "<|end|>", "<|assistant|>")]
     began = time.monotonic()
     for step in range(1, recipe.steps + 1):
-        meaning = embedding_contrast(model, head, sampler.wordings(), recipe.temperature)
-        (recipe.contrast * meaning).backward()
+        rows, places = sampler.questions()
+        meaning = meaning_loss(head(opening_states(model, rows, frame)), targets[places], recipe.temperature)
+        meaning.backward()
         text = text_loss(model, torch.tensor(sampler.windows()))
         text.backward()
-        torch.nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        report(
-            step,
-            {
-                "contrast": meaning.item(),
-                "text": text.item(),
-                "elapsed_s": time.monotonic() - began,
-            },
-        )
+        report(step, {"meaning": meaning.item(), "text": text.item(), "elapsed_s": time.monotonic() - began})
     return model.eval()
 
 
@@ -206,28 +193,31 @@ def _rate(step: int, recipe: BaseRecipe) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def embedding_contrast(model: Any, head: Any, rows: list[list[int]], temperature: float) -> Any:
-    """InfoNCE of the rows' averaged word embeddings, which learn paraphrases fast from few of them.
-
-    Wieting et al. 2016, arXiv:1511.08198.
-    """
+def opening_states(model: Any, rows: list[list[int]], frame: list[int]) -> Any:
+    """(rows, hidden): the last layer's state at `<|assistant|>` after each question."""
     import torch
 
-    lengths = torch.tensor([len(row) for row in rows])
-    at = torch.arange(int(lengths.max()))
-    ids = torch.tensor([row + [0] * (len(at) - len(row)) for row in rows])
-    inside = (at < lengths[:, None]).unsqueeze(-1)
-    return contrast(head((model.model.embed_tokens(ids) * inside).sum(dim=1) / lengths[:, None]), temperature)
+    user, end, assistant = frame
+    order = sorted(range(len(rows)), key=lambda position: len(rows[position]))
+    size = -(-len(order) // 4)  # four passes of like length save padding
+    parts = []
+    for start in range(0, len(order), size):
+        asked = [[user, *rows[position], end, assistant] for position in order[start : start + size]]
+        width = max(len(ids) for ids in asked)
+        # Causal attention: padding on the right cannot reach a real token, so no mask is needed.
+        batch = torch.tensor([ids + [0] * (width - len(ids)) for ids in asked])
+        states = model.model(input_ids=batch, use_cache=False).last_hidden_state
+        parts.append(states[torch.arange(len(asked)), torch.tensor([len(ids) - 1 for ids in asked])])
+    return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
-def contrast(projected: Any, temperature: float) -> Any:
-    """InfoNCE between rows 2i and 2i+1 of `projected` (rows, d), every other row a negative."""
+def meaning_loss(projected: Any, targets: Any, temperature: float) -> Any:
+    """How far each row of `projected` (n, d) is from its own unit target, and how near to the others'."""
     import torch
 
-    # Centred on the batch: what all questions share would leave every pair equally similar.
-    vectors = torch.nn.functional.normalize(projected - projected.mean(dim=0), dim=-1)
-    similar = (vectors @ vectors.T / temperature).masked_fill(torch.eye(len(vectors), dtype=torch.bool), -1e9)
-    return torch.nn.functional.cross_entropy(similar, torch.arange(len(vectors)) ^ 1)
+    similar = torch.nn.functional.normalize(projected, dim=-1) @ targets.T
+    own = torch.arange(len(targets))
+    return torch.nn.functional.cross_entropy(similar / temperature, own) + 2 * (1 - similar[own, own]).mean()
 
 
 def text_loss(model: Any, ids: Any) -> Any:
