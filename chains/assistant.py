@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from langchain_core.runnables import RunnableBranch, RunnableGenerator
@@ -15,7 +16,7 @@ from adapters.engine import Engine
 from adapters.errors import ModelError
 from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
-from chains.condense import condense
+from chains.condense import Closeness, condense
 from chains.errors import TurnError
 from chains.golden import read_golden
 from chains.prepared import Draft, Prepared
@@ -125,15 +126,23 @@ class Assistant:
                 f"The message has {len(turn.question):,} characters; at most {self.settings.question_chars:,} "
                 "are read. Shorten it, or drop it here as a document and ask about it."
             )
-        standalone = condense(turn.question, turn.history)
+        standalone = condense(turn.question, turn.history, partial(self.compare, turn.collections))
         clock.lap("condense")
         vector = self._embed([standalone])[0]
         clock.lap("embed")
         found, ordered = look_up(self.library, standalone, vector, self.settings.passages, turn.collections)
         clock.lap("search")
-        decision = self._decide.invoke(RouterInput(vector, found, ordered, turn.route, turn.adapter))
+        given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
+        decision = self._decide.invoke(given)
+        answerable = self.router.answerable(given)
         clock.lap("route")
-        return Prepared(turn, standalone, vector, found, decision, self.router.answerable(found))
+        return Prepared(turn, standalone, vector, found, decision, answerable)
+
+    def compare(self, collections: frozenset[str], message: str, previous: str) -> Closeness:
+        """How near a message is to what the library holds, and to the question before it."""
+        own, before = self._embed([message, previous])
+        found = self.library.search(message, own, 1, collections)
+        return Closeness(max((hit.similarity for hit in found.hits), default=0.0), float(own @ before))
 
     def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
@@ -174,14 +183,16 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
     vectors = cached_vectors(utterances.texts, embedder.embed, embedder.name, settings.state)
     titles = {name: workflow.title for name, workflow in settings.workflows.items()}
     router = Router(utterances, vectors, titles)
-    golden = read_golden(settings.golden_dev) if settings.golden_dev.exists() else []
+    golden = (
+        [turn for turn in read_golden(settings.golden_dev) if not turn.history] if settings.golden_dev.exists() else []
+    )
     if golden:
         readable = frozenset({DESK_COLLECTION})
 
         def given(text: str, vector: Vectors) -> RouterInput:
             return RouterInput(vector, *look_up(library, text, vector, settings.passages, readable))
 
-        asked = [condense(turn.question, turn.exchanges) for turn in golden]
+        asked = [turn.question.strip() for turn in golden]
         asked_vectors = cached_vectors(asked, embedder.embed, embedder.name, settings.state / "golden")
         router.fit_evidence(
             [

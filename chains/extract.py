@@ -41,6 +41,11 @@ _QUANTITY = re.compile(
 )
 _NUMBER = re.compile(r"\d")
 _STEP = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
+_ABOUT_ITSELF = re.compile(
+    r"\s*(?:last )?(reviewed|updated|changed|modified|revised|owner|author|version|status|document number)\s*:",
+    re.IGNORECASE,
+)
+"""A line about its own document, which answers nothing but a question for that very thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def choose_quotes(
             (score, number, place)
             for number, units in enumerate(passages)
             for place, (score, unit) in enumerate(units)
-            if _says_something(unit.text)
+            if _says_something(unit.text) and not _is_about_itself(unit.text, question)
         ),
         key=lambda one: (-one[0], one[1], one[2]),
     )
@@ -80,7 +85,9 @@ def choose_quotes(
         if (number, place) in taken:
             continue
         units = passages[number]
-        first, last = _grow(units, place, {at for owner, at in taken if owner == number})
+        closed = {at for owner, at in taken if owner == number}
+        closed |= {at for at, (_, unit) in enumerate(units) if _is_about_itself(unit.text, question)}
+        first, last = _grow(units, place, closed)
         taken.update((number, at) for at in range(first, last + 1))
         quote = Quote(hits[number], units[first][1].start, units[last][1].end, score)
         if not any(_repeats(quote.text, other.text) for other in quotes):
@@ -107,12 +114,12 @@ def _scored_units(
     return rows
 
 
-def _grow(units: Sequence[tuple[float, _Unit]], place: int, taken: set[int]) -> tuple[int, int]:
-    """First and last unit of the quote around `place`: the better neighbour joins while there is room."""
+def _grow(units: Sequence[tuple[float, _Unit]], place: int, closed: set[int]) -> tuple[int, int]:
+    """First and last unit of the quote around `place`: the better neighbour joins that is not closed and fits."""
     first = last = place
     words = len(units[place][1].text.split())
     while True:
-        neighbours = [at for at in (first - 1, last + 1) if 0 <= at < len(units) and at not in taken]
+        neighbours = [at for at in (first - 1, last + 1) if 0 <= at < len(units) and at not in closed]
         fitting = [at for at in neighbours if words + len(units[at][1].text.split()) <= QUOTE_WORDS]
         if not fitting:
             return first, last
@@ -139,6 +146,11 @@ def _units(hit: ScoredPassage, whole_steps: bool) -> list[_Unit]:
 
 def _says_something(text: str) -> bool:
     return len(text.split()) >= 4 or bool(_NUMBER.search(text) and len(text.split()) >= 2)
+
+
+def _is_about_itself(text: str, question: str) -> bool:
+    line = _ABOUT_ITSELF.match(text)
+    return line is not None and line.group(1).lower() not in question.lower()
 
 
 def _repeats(text: str, other: str) -> bool:

@@ -26,11 +26,15 @@ class GoldenPassage(_Edge):
 
 
 class GoldenTurn(_Edge):
-    """`facts` is a list of groups; of each group one alternative must occur in a right answer."""
+    """`facts` is a list of groups; of each group one alternative must occur in a right answer.
+
+    `follow_up` says of a turn with a history whether it can only be understood with it.
+    """
 
     id: str
     question: str
     history: tuple[GoldenExchange, ...] = ()
+    follow_up: bool = True
     route: Route
     adapter: str | None = None
     workflow: str | None = None

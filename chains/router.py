@@ -31,10 +31,12 @@ NEIGHBOURS = 5
 MOST_QUESTIONS = 1000
 """About how many of an adapter's training questions are examples, evenly over the file: each is embedded once."""
 LEAST_EVIDENCE = 0.35
-"""Below this, nothing found is quoted; a desk with golden turns fits its own value."""
-WRONGLY_REFUSED = 0.03
-"""The share of answerable development turns that may fall below the level of evidence. Evidence hardly separates
-the answerable from the rest, and a quote beside the point costs less than a refusal that hides the right one."""
+"""Below this, nothing found is quoted where a desk has no golden turns to fit the rule on."""
+WRONGLY_REFUSED = 0.02
+"""The share of answerable development turns that may be refused. Evidence hardly separates the answerable from the
+rest, and a quote beside the point costs less than a refusal that hides the right one."""
+FOLDS = 5
+"""Parts of the development turns: each is judged by a rule fitted on the others when the level is chosen."""
 STRONG_SIMILARITY = 0.45
 """Cosine from which a passage is called strong in words; quoted passages of the development turns lie above."""
 
@@ -136,6 +138,14 @@ def _fit(rows: NDArray[Any], targets: NDArray[np.int64], strength: float) -> _So
     return _Softmax(weights, bias)
 
 
+def _fit_scaled(rows: NDArray[np.float64], targets: NDArray[np.int64]) -> _Softmax:
+    """`_fit` on columns scaled alike; the scaling becomes part of the weights."""
+    mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    fitted = _fit((rows - mean) / spread, targets, strength=1.0)
+    weights = fitted.weights / spread
+    return _Softmax(weights, fitted.bias - weights @ mean)
+
+
 class Router:
     """Decides a turn's route. Fitting takes a second or two; deciding well under a millisecond."""
 
@@ -150,7 +160,8 @@ class Router:
         self._second: _Softmax | None = None
         self._second_routes: list[Route] = []
         self._rescue: float | None = None
-        self._least_evidence = LEAST_EVIDENCE
+        self._support: _Softmax | None = None
+        self._least_support = 0.0
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -162,16 +173,9 @@ class Router:
         if len(routes) < 3:
             return
         features = np.stack([self._features(example.given) for example in golden])
-        mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
-        targets = np.array([routes.index(example.route) for example in golden])
-        fitted = _fit((features - mean) / spread, targets, strength=1.0)
-        # The scaling becomes part of the weights.
-        weights = fitted.weights / spread
-        self._second = _Softmax(weights, fitted.bias - weights @ mean)
+        self._second = _fit_scaled(features, np.array([routes.index(example.route) for example in golden]))
         self._second_routes = routes
-        answered = [evidence(e.given.found) for e in golden if e.route is Route.RETRIEVAL and not e.refused]
-        if answered:
-            self._least_evidence = float(np.quantile(answered, WRONGLY_REFUSED))
+        self._fit_support([e for e in golden if e.route in (Route.RETRIEVAL, Route.NONE)])
         strays = [evidence(e.given.found) for e in golden if e.route is Route.NONE]
         # A question about a document that was added later looks out of scope to the first stage. It is
         # rescued when the library answers it more clearly than it answers any out-of-scope example.
@@ -195,9 +199,40 @@ class Router:
             reason=self._reason(route, name, probabilities, given.found),
         )
 
-    def answerable(self, found: SearchResult) -> bool:
+    def answerable(self, given: RouterInput) -> bool:
         """Whether the documents hold enough on the question to quote from them at all."""
-        return evidence(found) >= self._least_evidence
+        if not given.found.hits:
+            return False
+        if self._support is None:
+            return evidence(given.found) >= LEAST_EVIDENCE
+        if self._rescue is not None and evidence(given.found) >= self._rescue:
+            return True
+        return float(self._support(self._support_features(given))[1]) >= self._least_support
+
+    def _fit_support(self, golden: Sequence[GoldenRoute]) -> None:
+        """Fits the rule of `answerable` on questions that documents answer and on questions that none does."""
+        answered = np.array([example.route is Route.RETRIEVAL and not example.refused for example in golden])
+        if min(answered.sum(), (~answered).sum()) < FOLDS:
+            return
+        rows = np.stack([self._support_features(example.given) for example in golden])
+        targets = answered.astype(np.int64)
+        # Every class in every part, in an order that does not depend on how the file is sorted.
+        fold = np.empty(len(golden), dtype=np.int64)
+        for kind in (0, 1):
+            fold[targets == kind] = np.arange((targets == kind).sum()) % FOLDS
+        judged = np.empty(len(golden))
+        for part in range(FOLDS):
+            rule = _fit_scaled(rows[fold != part], targets[fold != part])
+            judged[fold == part] = [rule(row)[1] for row in rows[fold == part]]
+        self._support = _fit_scaled(rows, targets)
+        self._least_support = float(np.quantile(judged[answered], WRONGLY_REFUSED))
+
+    def _support_features(self, given: RouterInput) -> NDArray[np.float64]:
+        """`(5,)`: the library's three, the probability of out of scope, and its nearest utterances."""
+        labels = self._first(given.vector)
+        near = np.sort((self._vectors @ given.vector)[self._rows[Route.NONE]])[-NEIGHBOURS:]
+        stray = float(np.log(labels[self._members[Route.NONE]].sum() + 1e-4))
+        return np.array([*_library_evidence(given.found), stray, float(near.mean()) if near.size else 0.0])
 
     def as_runnable(self) -> RunnableLambda[RouterInput, RouteDecision]:
         """The router as a LangChain runnable."""
@@ -238,9 +273,7 @@ class Router:
             row.append(float(np.log(labels[members].sum() + 1e-4)) if members else -9.0)
             near = np.sort(similarity[self._rows[route]])[-NEIGHBOURS:]
             row.append(float(near.mean()) if near.size else 0.0)
-        best = max((hit.similarity for hit in given.found.hits), default=0.0)
-        cover = max((hit.coverage for hit in given.found.hits), default=0.0)
-        return np.array([*row, best, cover, given.found.known_terms, float(given.ordered)])
+        return np.array([*row, *_library_evidence(given.found), float(given.ordered)])
 
     def _best(self, labels: NDArray[np.float64], route: Route) -> str | None:
         own = [(p, label.name) for p, label in zip(labels, self._labels, strict=True) if label.route is route]
@@ -255,6 +288,12 @@ class Router:
         if route is Route.BOTH:
             return f"{self._titles.get(name or '', name or '')} ({sure})"
         return f"outside what this desk covers ({sure})"
+
+
+def _library_evidence(found: SearchResult) -> tuple[float, float, float]:
+    """The best cosine, the best term coverage, and the share of the question's terms that occur at all."""
+    best = max((hit.similarity for hit in found.hits), default=0.0)
+    return best, max((hit.coverage for hit in found.hits), default=0.0), found.known_terms
 
 
 def evidence(found: SearchResult) -> float:

@@ -5,6 +5,10 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.assembly import Switchboard
 
 TITLES = {
     "route": "Route right",
@@ -33,34 +37,56 @@ def main(arguments: list[str] | None = None) -> int:
     desk.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     desk.add_argument("--only", action="append", default=[], metavar="PART", help="`turns` or an adapter; repeatable")
     desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
+    follow_ups = commands.add_parser("follow-ups", help="fit and measure the follow-up rule on the development turns")
+    follow_ups.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     from adapters.errors import ModelError
     from app.assembly import assemble
     from desk.config import DEFAULT_DESK, load_desk
     from desk.errors import DeskError
-    from evaluation.desk import confusion, measure_desk, misses
     from index.errors import LibraryError
 
     try:
         board = assemble(load_desk(options.desk or DEFAULT_DESK))
-        asked, report = measure_desk(board, options.split, options.only)
-        board.close()
+        try:
+            _desk(board, options) if options.command == "desk" else _follow_ups(board)
+        finally:
+            board.close()
     except (DeskError, LibraryError, ModelError) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _follow_ups(board: "Switchboard") -> None:
+    from evaluation.follow_ups import measure_follow_ups
+
+    report = measure_follow_ups(board)
+    print(f"{report.follow_ups} follow-ups, {report.others} other messages; out of fold")
+    print(f"  words alone: {report.by_words[0]:.1%} caught, {report.by_words[1]:.1%} of the others mistaken")
+    print(f"  the rule:    {report.caught:.1%} caught, {report.mistaken:.1%} of the others mistaken")
+    print(f"WEIGHTS = {report.weights}\nLIKELY = {report.level}")
+
+
+def _desk(board: "Switchboard", options: argparse.Namespace) -> None:
+    from evaluation.desk import confusion, measure_desk, misses
+
+    asked, report = measure_desk(board, options.split, options.only)
     if options.misses:
         rows = misses(asked)
         options.misses.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if options.json:
         print(json.dumps({part: {k: v.to_json() for k, v in rows.items()} for part, rows in report.items()}))
-        return 0
+        return
     for part, shares in report.items():
         print(f"\n{part}" + (f" ({options.split})" if part == "turns" else ""))
         for name, share in shares.items():
             print(f"  {TITLES.get(name, name):42} {share}")
-    print("\nroutes (gold -> given): " + ", ".join(f"{a}->{b} {n}" for (a, b), n in sorted(confusion(asked).items())))
-    return 0
+    if asked:
+        print(
+            "\nroutes (gold -> given): " + ", ".join(f"{a}->{b} {n}" for (a, b), n in sorted(confusion(asked).items()))
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 import pytest
 
-from chains.condense import condense
+from chains.condense import Closeness, condense
 from chains.turn import Exchange
 
+KNOWN = Closeness(to_library=0.65, to_previous=0.15)
+"""What a complete question about something else looks like."""
 
-def after(previous: str, message: str) -> str:
-    return condense(message, (Exchange(previous, "an answer"),))
+
+def after(previous: str, message: str, closeness: Closeness = KNOWN) -> str:
+    return condense(message, (Exchange(previous, "an answer"),), lambda *_: closeness)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,32 @@ def test_a_message_that_stands_alone_is_left_alone(message: str) -> None:
 
 
 def test_without_history_nothing_is_added() -> None:
-    assert condense("and in Ghent?", ()) == "and in Ghent?"
+    assert condense("and in Ghent?", (), lambda *_: KNOWN) == "and in Ghent?"
+
+
+@pytest.mark.parametrize("message", ["until when?", "part-timers?", "can she refuse without a reason?"])
+def test_a_short_message_that_the_library_does_not_know_by_itself_follows_up(message: str) -> None:
+    previous = "How many days of leave may be carried over?"
+    assert after(previous, message, Closeness(to_library=0.3, to_previous=0.3)).startswith(previous.rstrip("?"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Another question: on which day is it?",
+        "now something else, what about it?",
+        "Can you write a long poem for the birthday of my sister?",
+    ],
+)
+def test_a_new_subject_is_no_follow_up_though_the_library_does_not_know_it(message: str) -> None:
+    closeness = Closeness(to_library=0.2, to_previous=0.05)
+    assert after("How many days of leave may be carried over?", message, closeness) == message
+
+
+def test_a_whole_question_about_the_same_subject_stays_as_it_is() -> None:
+    message = "How do I install Harbor Link on a tablet that belongs to me?"
+    closeness = Closeness(to_library=0.75, to_previous=0.8)
+    assert after("How do I install Harbor Link on a phone?", message, closeness) == message
 
 
 def test_a_chain_of_follow_ups_builds_on_the_question_as_it_was_understood() -> None:

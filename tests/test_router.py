@@ -120,9 +120,9 @@ def test_what_looks_out_of_scope_is_rescued_by_a_clear_passage() -> None:
 def test_the_level_of_evidence_that_answers_is_fitted_on_the_answered_turns() -> None:
     fitted = router()
     fitted.fit_evidence(golden())
-    assert fitted.answerable(STRONG)
-    assert not fitted.answerable(WEAK)
-    assert not fitted.answerable(SearchResult((), 0.0))
+    assert fitted.answerable(given("price of a dock", STRONG))
+    assert not fitted.answerable(given("price of a dock", WEAK))
+    assert not fitted.answerable(given("price of a dock", SearchResult((), 0.0)))
 
 
 def test_utterance_vectors_are_embedded_once_per_text_and_model(tmp_path: Path) -> None:
