@@ -58,6 +58,11 @@ def plain(text: str) -> str:
     return f'<div class="sb-text">{_lines(text)}</div>'
 
 
+def writing(html: str) -> str:
+    """A turn that still grows."""
+    return f'<div class="sb-writing">{html}</div>'
+
+
 def failure(message: str) -> str:
     return f'<div class="sb-failure">{_lines(message)}</div>'
 

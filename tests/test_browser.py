@@ -30,14 +30,14 @@ def _inside(url: str, address: str) -> bool:
 
 
 def ask(page: Page, message: str) -> Locator:
-    """Sends the message and returns the last answer, once it is finished (the stop is the panel's update)."""
+    """Sends the message and returns the last answer, once it is finished."""
     before = page.locator(".sb-badge").count()
     page.locator("#sb-question textarea").fill(message)
     page.locator("#sb-send").click()
     expect(page.locator(".sb-badge")).to_have_count(before + 1, timeout=ANSWER_MS)
     answer = page.locator("#sb-chat .bot").last
-    expect(answer.locator(".sb-text")).not_to_be_empty(timeout=ANSWER_MS)
-    expect(page.locator("#sb-send")).to_be_enabled()
+    expect(page.locator(".sb-writing")).to_have_count(0, timeout=ANSWER_MS)
+    expect(answer.locator(".sb-text")).not_to_be_empty()
     return answer
 
 
@@ -127,7 +127,9 @@ def test_a_follow_up_retry_undo_and_clear(page: Page) -> None:
     ask(page, "When is lunch served in Rotterdam?")
     answer = ask(page, "and in Ghent?")
     expect(answer).to_contain_text("Understood as: When is lunch served in Ghent?")
+    page.evaluate("document.querySelectorAll('.sb-badge')[1].classList.add('old')")
     page.get_by_label("Retry").last.click()
+    expect(page.locator(".sb-badge.old")).to_have_count(0, timeout=ANSWER_MS)
     expect(page.locator(".sb-badge")).to_have_count(2, timeout=ANSWER_MS)
     expect(page.locator("#sb-chat .bot").last).to_contain_text("Understood as", timeout=ANSWER_MS)
     page.get_by_label("Undo").last.click()
@@ -150,6 +152,16 @@ def test_stop_ends_a_turn_and_the_next_one_works(page: Page) -> None:
     page.locator("#sb-stop").click()
     answer = ask(page, "On which day is salary paid?")
     expect(answer.locator(".sb-text")).to_contain_text("24", timeout=ANSWER_MS)
+
+
+def test_a_question_asked_while_an_answer_is_written_takes_over(page: Page) -> None:
+    for question in ("The fan of my laptop is loud all the time", "On which day is salary paid?"):
+        page.locator("#sb-question textarea").fill(question)
+        page.locator("#sb-send").click()
+        expect(page.locator("#sb-chat .user").last).to_contain_text(question)
+    expect(page.locator(".sb-writing")).to_have_count(0, timeout=ANSWER_MS)
+    expect(page.locator("#sb-chat .user")).to_have_count(2)
+    expect(page.locator("#sb-chat .bot").last.locator(".sb-text")).to_contain_text("24")
 
 
 def test_an_adapter_chosen_in_one_window_stays_out_of_another(page: Page, browser: Browser, address: str) -> None:

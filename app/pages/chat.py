@@ -1,7 +1,8 @@
 """The chat page: a conversation, its cited passages beside it, and the controls of a turn."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -33,12 +34,13 @@ ROUTE_CHOICES = [("Auto", AUTO), ("Documents", "retrieval"), ("Adapter", "adapte
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One turn as the page shows it; `exchange` is set once it can serve as history."""
+    """One turn as the page shows it; `exchange` is set once it can serve as history, `writing` while it grows."""
 
     asked: str
     html: str = ""
     citations: tuple[Citation, ...] = ()
     exchange: Exchange | None = None
+    writing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,23 @@ class Conversation:
         for shown in self.turns:
             if shown.asked:
                 rows.append({"role": "user", "content": render.plain(shown.asked)})
-            rows.append({"role": "assistant", "content": shown.html or '<div class="sb-wait">…</div>'})
+            html = shown.html or '<div class="sb-wait">…</div>'
+            rows.append({"role": "assistant", "content": render.writing(html) if shown.writing else html})
         return rows
+
+    def settled(self) -> "Conversation":
+        """The same with nothing growing any more: what was stopped stays as far as it came."""
+        return Conversation(tuple(replace(shown, writing=False) for shown in self.turns))
 
     def panel(self) -> str:
         return render.sources_panel([(place, shown.asked, shown.citations) for place, shown in enumerate(self.turns)])
+
+
+@dataclass(slots=True)
+class Asked:
+    """How many questions one browser tab has asked. The same object for all its events, so that they see it grow."""
+
+    questions: int = 0
 
 
 Update = tuple[Conversation, list[dict[str, str]], str]
@@ -78,10 +92,11 @@ class ChatPage:
 
     def respond(
         self, conversation: Conversation, question: str, route: str, adapter: str, user: str
-    ) -> Iterator[Update]:
+    ) -> Generator[Update, None, None]:
         """Shows the turn as its events come in. Closing the iterator cancels the turn."""
+        conversation = conversation.settled()
         place = len(conversation.turns)
-        shown = Shown(asked=question)
+        shown = Shown(asked=question, writing=True)
         yield _update(conversation, shown)
         turn = Turn(
             question=question,
@@ -91,11 +106,11 @@ class ChatPage:
             collections=frozenset({DESK_COLLECTION, collection_of(user)} if user else {DESK_COLLECTION}),
             user=user,
         )
-        head, text = "", ""
+        head, text, understood = "", "", question
         for event in self.board.assistant.answer(turn):
             match event:
                 case Routed(decision=decision, standalone=standalone):
-                    head = render.badge(decision, standalone, question)
+                    head, understood = render.badge(decision, standalone, question), standalone
                 case Filled(fields=fields):
                     head += render.fields_table(fields, self.titles)
                 case Token(text=piece):
@@ -103,16 +118,17 @@ class ChatPage:
                 case Cited(citation=citation):
                     shown = replace(shown, citations=(*shown.citations, citation))
                 case Failed(message=message):
-                    shown = replace(shown, html=head + render.failure(message))
+                    shown = replace(shown, html=head + render.failure(message), exchange=None, writing=False)
                     yield _update(conversation, shown)
                     continue
                 case Finished(answer=answer):
-                    exchange = Exchange(answer.standalone, answer.text)
                     html = render.rendered(answer, question, place, self.titles)
-                    shown = replace(shown, html=html, citations=answer.citations, exchange=exchange)
+                    shown = replace(shown, html=html, citations=answer.citations, writing=False)
                     yield _update(conversation, shown)
                     continue
-            shown = replace(shown, html=head + render.answer_text(text, shown.citations, place))
+            # A turn that is stopped half-way can still be followed up.
+            exchange = Exchange(understood, text)
+            shown = replace(shown, html=head + render.answer_text(text, shown.citations, place), exchange=exchange)
             yield _update(conversation, shown)
 
     def add_files(self, conversation: Conversation, files: list[str] | None, user: str) -> Update:
@@ -131,6 +147,27 @@ class ChatPage:
         if not sentences:
             return conversation, conversation.messages(), conversation.panel()
         return _update(conversation, Shown(asked="", html=render.note("\n".join(sentences))))
+
+    def answer(
+        self, asked: Asked, conversation: Conversation, question: str, route: str, adapter: str, user: str
+    ) -> Iterator[tuple[Any, ...]]:
+        """`respond` for the pending question, if there is one; the route control goes back to Auto.
+
+        Ends when another question is asked: two answers must not write one conversation.
+        """
+        if not question.strip():
+            yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return
+        own = asked.questions
+        with closing(self.respond(conversation, question, route, adapter, user)) as updates:
+            for update in updates:
+                if asked.questions != own:
+                    return
+                yield *update, AUTO
+
+    def drop(self, conversation: Conversation, files: list[str] | None, user: str) -> tuple[Any, ...]:
+        """`add_files`, and the emptied file box."""
+        return *self.add_files(conversation, files, user), None
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         base = self.board.engine.base
@@ -160,125 +197,173 @@ def take_last(conversation: Conversation) -> tuple[Conversation, str]:
     return conversation, ""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The components of the page that events read or change. `pending` is the question about to be answered."""
+
+    conversation: gr.State
+    asked: gr.State
+    pending: gr.State
+    user: gr.BrowserState
+    chatbot: gr.Chatbot
+    box: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    clear: gr.Button
+    route: gr.Radio
+    adapter: gr.Dropdown
+    panel: gr.HTML
+    files: gr.File
+
+
 def build_page(board: Switchboard) -> gr.Blocks:
     """The Blocks of the chat page, at /."""
     page = ChatPage(board)
     app = board.desk.app
     with gr.Blocks(title=app.title, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
-        conversation = gr.State(Conversation())
-        pending = gr.State("")
-        # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
-        user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
         gr.HTML(f'<header class="sb-head"><h1>{escape(app.title)}</h1><p>{escape(app.description)}</p></header>')
-        with gr.Row(elem_classes="sb-main"):
-            with gr.Column(scale=3, min_width=420):
-                chatbot = gr.Chatbot(
-                    show_label=False,
-                    height="62vh",
-                    latex_delimiters=[],
-                    buttons=[],
-                    elem_id="sb-chat",
-                    placeholder=_welcome(),
-                    examples=[{"text": text} for text in app.examples],
-                    group_consecutive_messages=False,
-                )
-                with gr.Row(elem_classes="sb-ask"):
-                    box = gr.Textbox(
-                        show_label=False,
-                        placeholder="Ask a question, or paste a ticket",
-                        lines=1,
-                        max_lines=8,
-                        scale=7,
-                        autofocus=True,
-                        elem_id="sb-question",
-                    )
-                    send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="sb-send")
-                    stop = gr.Button("Stop", scale=1, min_width=80, elem_id="sb-stop")
-                    clear = gr.Button("New chat", scale=1, min_width=120, elem_id="sb-clear")
-                with gr.Row(elem_classes="sb-controls"):
-                    route = gr.Radio(
-                        ROUTE_CHOICES,
-                        value=AUTO,
-                        label="Route of the next turn",
-                        elem_id="sb-route",
-                        scale=3,
-                        min_width=400,
-                    )
-                    adapter = gr.Dropdown(
-                        page.adapter_choices(),
-                        value=AUTO,
-                        label="Adapter, from the next turn on",
-                        elem_id="sb-adapter",
-                        filterable=False,
-                        scale=2,
-                        min_width=240,
-                    )
-            with gr.Column(scale=2, min_width=320):
-                panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
-                files = gr.File(
-                    label=f"Add documents (up to {app.upload_mb} MB each)",
-                    file_count="multiple",
-                    elem_id="sb-files",
-                    height=150,
-                )
-        shown = [conversation, chatbot, panel]
-        demo.load(lambda known: known or secrets.token_hex(16), user, user, show_progress="hidden")
-
-        def take(question: str) -> tuple[str, str]:
-            return question, ""
-
-        def answer(talk: Conversation, question: str, chosen: str, named: str, who: str) -> Iterator[tuple[Any, ...]]:
-            if not question.strip():
-                gr.Info("Type a question, or paste a ticket.")
-                yield talk, talk.messages(), talk.panel(), gr.skip()
-                return
-            for update in page.respond(talk, question, chosen, named, who):
-                yield *update, AUTO
-
-        def again(talk: Conversation) -> tuple[Conversation, str]:
-            return take_last(talk)
-
-        def undo(talk: Conversation) -> tuple[Any, ...]:
-            kept, question = take_last(talk)
-            return kept, kept.messages(), kept.panel(), question
-
-        def drop(talk: Conversation, paths: list[str] | None, who: str) -> tuple[Any, ...]:
-            return *page.add_files(talk, paths, who), None
-
-        def pick(chosen: gr.SelectData) -> str:
-            return str(chosen.value["text"])
-
-        empty = Conversation()
-        inputs = [conversation, pending, route, adapter, user]
-        outputs = [*shown, route]
-        run: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": app.parallel_turns}
-        turns = [
-            trigger(take, box, [pending, box], queue=False, show_progress="hidden").then(answer, inputs, outputs, **run)
-            for trigger in (box.submit, send.click)
-        ]
-        turns.append(
-            chatbot.example_select(pick, None, pending, queue=False, show_progress="hidden").then(
-                answer, inputs, outputs, **run
-            )
-        )
-        turns.append(
-            chatbot.retry(again, conversation, [conversation, pending], queue=False, show_progress="hidden").then(
-                answer, inputs, outputs, **run
-            )
-        )
-        chatbot.undo(undo, conversation, [*shown, box], show_progress="hidden", cancels=turns)
-        stop.click(None, None, None, cancels=turns)
-        for cleared in (chatbot.clear, clear.click):
-            cleared(
-                lambda: (empty, [], empty.panel(), "", AUTO),
-                None,
-                [*shown, box, route],
-                show_progress="hidden",
-                cancels=turns,
-            )
-        files.upload(drop, [conversation, files, user], [*shown, files], concurrency_limit=1)
+        parts = _lay_out(page)
+        _connect(page, parts)
+        demo.load(lambda known: known or secrets.token_hex(16), parts.user, parts.user, show_progress="hidden")
     demo.queue(default_concurrency_limit=app.parallel_turns)
     return demo
+
+
+def _lay_out(page: ChatPage) -> Parts:
+    app = page.board.desk.app
+    conversation, asked, pending = gr.State(Conversation()), gr.State(Asked()), gr.State("")
+    # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
+    user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
+    with gr.Row(elem_classes="sb-main"):
+        with gr.Column(scale=3, min_width=420):
+            chatbot = gr.Chatbot(
+                show_label=False,
+                height="62vh",
+                latex_delimiters=[],
+                buttons=[],
+                elem_id="sb-chat",
+                placeholder=_welcome(),
+                examples=[{"text": text} for text in app.examples],
+                group_consecutive_messages=False,
+            )
+            box, send, stop, clear = _question_row()
+            route, adapter = _control_row(page)
+        with gr.Column(scale=2, min_width=320):
+            panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
+            files = gr.File(
+                label=f"Add documents (up to {app.upload_mb} MB each)",
+                file_count="multiple",
+                elem_id="sb-files",
+                height=150,
+            )
+    return Parts(conversation, asked, pending, user, chatbot, box, send, stop, clear, route, adapter, panel, files)
+
+
+def _question_row() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
+    with gr.Row(elem_classes="sb-ask"):
+        box = gr.Textbox(
+            show_label=False,
+            placeholder="Ask a question, or paste a ticket",
+            lines=1,
+            max_lines=8,
+            scale=7,
+            autofocus=True,
+            elem_id="sb-question",
+        )
+        send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="sb-send")
+        stop = gr.Button("Stop", scale=1, min_width=80, elem_id="sb-stop")
+        clear = gr.Button("New chat", scale=1, min_width=120, elem_id="sb-clear")
+    return box, send, stop, clear
+
+
+def _control_row(page: ChatPage) -> tuple[gr.Radio, gr.Dropdown]:
+    with gr.Row(elem_classes="sb-controls"):
+        route = gr.Radio(
+            ROUTE_CHOICES, value=AUTO, label="Route of the next turn", elem_id="sb-route", scale=3, min_width=400
+        )
+        adapter = gr.Dropdown(
+            page.adapter_choices(),
+            value=AUTO,
+            label="Adapter, from the next turn on",
+            elem_id="sb-adapter",
+            filterable=False,
+            scale=2,
+            min_width=240,
+        )
+    return route, adapter
+
+
+def _connect(page: ChatPage, parts: Parts) -> None:
+    """What each event does: the question is taken first, so that the box is free while the answer streams."""
+    shown = [parts.conversation, parts.chatbot, parts.panel]
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+
+    def then_answer(taken: Any) -> Any:
+        return taken.then(
+            page.answer,
+            [parts.asked, parts.conversation, parts.pending, parts.route, parts.adapter, parts.user],
+            [*shown, parts.route],
+            show_progress="hidden",
+            # "once" would drop a question that is asked while the answer before it is still being written.
+            trigger_mode="multiple",
+            concurrency_limit=page.board.desk.app.parallel_turns,
+        )
+
+    typed = [parts.asked, parts.box], [parts.pending, parts.box]
+    turns = [
+        then_answer(parts.box.submit(take, *typed, **quick)),
+        then_answer(parts.send.click(take, *typed, **quick)),
+        then_answer(parts.chatbot.example_select(pick, parts.asked, parts.pending, **quick)),
+        then_answer(
+            parts.chatbot.retry(again, [parts.asked, parts.conversation], [parts.conversation, parts.pending], **quick)
+        ),
+    ]
+    stopping: dict[str, Any] = {"show_progress": "hidden", "cancels": turns}
+    parts.chatbot.undo(undo, parts.conversation, [*shown, parts.box, parts.pending], **stopping)
+    parts.stop.click(settle, parts.conversation, shown, **stopping)
+    for cleared in (parts.chatbot.clear, parts.clear.click):
+        cleared(clear, None, [*shown, parts.box, parts.pending, parts.route], **stopping)
+    parts.files.upload(
+        page.drop, [parts.conversation, parts.files, parts.user], [*shown, parts.files], concurrency_limit=1
+    )
+
+
+def take(asked: Asked, question: str) -> tuple[str, str]:
+    """The pending question and the emptied box."""
+    if question.strip():
+        asked.questions += 1
+    else:
+        gr.Info("Type a question, or paste a ticket.")
+    return question, ""
+
+
+def pick(asked: Asked, chosen: gr.SelectData) -> str:
+    """The text of the example that was clicked."""
+    asked.questions += 1
+    return str(chosen.value["text"])
+
+
+def again(asked: Asked, conversation: Conversation) -> tuple[Conversation, str]:
+    """The conversation without its last turn, and that turn's question to be asked anew."""
+    asked.questions += 1
+    return take_last(conversation)
+
+
+def settle(conversation: Conversation) -> Update:
+    """The page as it is once the growing turn has been stopped."""
+    now = conversation.settled()
+    return now, now.messages(), now.panel()
+
+
+def undo(conversation: Conversation) -> tuple[Any, ...]:
+    """Without its last turn, whose question goes back to the box; a turn taken but not begun finds nothing pending."""
+    kept, question = take_last(conversation)
+    return kept, kept.messages(), kept.panel(), question, ""
+
+
+def clear() -> tuple[Any, ...]:
+    empty = Conversation()
+    return empty, [], empty.panel(), "", "", AUTO
 
 
 def _welcome() -> str:
