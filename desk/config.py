@@ -22,6 +22,9 @@ EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
 
 
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
 class _Edge(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -226,8 +229,15 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
 def _base(root: Path, value: str) -> str:
     if value == "embedded":
         return str(EMBEDDED_BASE)
-    local = (root / value).resolve()
-    return str(local) if local.is_dir() else value
+    local = (root / Path(value).expanduser()).resolve()
+    if local.is_dir():
+        return str(local)
+    if not _HUB_ID.fullmatch(value):
+        raise DeskError(
+            f"{root / 'desk.yaml'}: models.base is {value!r}, but there is no folder {local}: correct the path, name a "
+            "model of the hub (owner/model), or set it to embedded."
+        )
+    return value
 
 
 def _host() -> str:

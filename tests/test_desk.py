@@ -102,3 +102,6 @@ def test_a_base_in_the_desk_folder_is_found_and_an_id_is_left_as_it_is(desk: Pat
     assert load_desk(desk).adapters.base == str((desk / "models" / "tiny").resolve())
     change(desk / "desk.yaml", models={"base": "microsoft/Phi-3-mini-4k-instruct"})
     assert load_desk(desk).adapters.base == "microsoft/Phi-3-mini-4k-instruct"
+    change(desk / "desk.yaml", models={"base": "./models/absent"})
+    with pytest.raises(DeskError, match=r"models\.base is '\./models/absent', but there is no folder"):
+        load_desk(desk)
