@@ -15,6 +15,9 @@ def replacing(output: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.chmod(0o755)
+        for path in scratch.iterdir():
+            # safetensors writes for its owner alone; a service often runs as someone else.
+            path.chmod(0o644)
         if output.exists():
             shutil.rmtree(output)
         scratch.rename(output)

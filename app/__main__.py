@@ -154,7 +154,14 @@ def _serve(options: argparse.Namespace) -> int:
         flush=True,
     )
     try:
-        uvicorn.run(build_server(board), host=app.host, port=app.port, log_level="warning")
+        uvicorn.run(
+            build_server(board),
+            host=app.host,
+            port=app.port,
+            log_level="warning",
+            # An open page keeps a connection for ever: without a limit, Ctrl+C would wait for it.
+            timeout_graceful_shutdown=3,
+        )
     finally:
         board.close()
     return 0

@@ -241,7 +241,9 @@ def _base(root: Path, value: str) -> str:
 
 
 def _host() -> str:
-    return os.environ.get("SWITCHBOARD_HOST", "127.0.0.1").strip() or "127.0.0.1"
+    """This machine alone unless told otherwise; on a Hugging Face Space, which names itself, everyone."""
+    fallback = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"  # noqa: S104
+    return os.environ.get("SWITCHBOARD_HOST", "").strip() or fallback
 
 
 def _port() -> int:

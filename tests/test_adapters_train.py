@@ -69,6 +69,7 @@ def test_a_trained_adapter_is_complete_served_and_knows_its_answers(root: Path) 
     ]
     assert str(root) not in (output / "adapter_config.json").read_text()
     assert [path.name for path in output.parent.iterdir()] == ["small"]
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in output.iterdir()), "readable by a service's own user"
     engine = Engine(make_settings(root))
     engine.start()
     try:

@@ -105,3 +105,15 @@ def test_a_base_in_the_desk_folder_is_found_and_an_id_is_left_as_it_is(desk: Pat
     change(desk / "desk.yaml", models={"base": "./models/absent"})
     with pytest.raises(DeskError, match=r"models\.base is '\./models/absent', but there is no folder"):
         load_desk(desk)
+
+
+def test_the_app_listens_for_this_machine_alone_unless_told_otherwise(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SWITCHBOARD_HOST", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert load_desk(desk).app.host == "127.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "someone/switchboard")
+    assert load_desk(desk).app.host == "0.0.0.0"
+    monkeypatch.setenv("SWITCHBOARD_HOST", "192.0.2.7")
+    assert load_desk(desk).app.host == "192.0.2.7"

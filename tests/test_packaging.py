@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pydantic import BaseModel
@@ -159,6 +160,14 @@ def test_requirements_name_every_package_that_the_code_imports() -> None:
                     continue
                 distributions = {canonicalize_name(name) for name in owners.get(top, [])}
                 assert distributions & named, f"{path.relative_to(ROOT)} imports {top}: name it in {files[-1].name}"
+
+
+def test_every_locked_package_accepts_the_python_of_debian_12() -> None:
+    for line in LOCK.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name = line.split("==")[0]
+            needs = importlib.metadata.metadata(name).get("Requires-Python") or ""
+            assert SpecifierSet(needs).contains("3.11.2"), f"{name} needs Python {needs}"
 
 
 @pytest.mark.slow
