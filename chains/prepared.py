@@ -12,7 +12,7 @@ from index.document import SearchResult
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A routed turn. `vector` is the standalone question's, `(d,)` unit length; `answerable` says whether
+    """A routed turn. `vector` is what was searched with, `(d,)` unit length; `answerable` says whether
     the evidence is strong enough to answer from documents at all."""
 
     turn: Turn

@@ -96,7 +96,7 @@ def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
     adapters = [one for one in asked if one.golden.adapter]
     outside = [one for one in asked if one.golden.route is Route.NONE]
     unanswerable = [one for one in asked if one.golden.route is Route.RETRIEVAL and one.golden.refused]
-    follow_ups = [one for one in documents if one.golden.history]
+    follow_ups = [one for one in documents if one.golden.history and one.golden.follow_up]
     return {
         "route": _share(asked, _route_right),
         "adapter": _share(adapters, lambda one: bool(one.answer and one.answer.decision.adapter == one.golden.adapter)),

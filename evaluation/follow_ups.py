@@ -13,6 +13,7 @@ from app.assembly import Switchboard
 from chains.condense import can_follow, features, needs_history
 from chains.golden import GoldenTurn, read_golden
 from chains.turn import Route
+from desk.errors import DeskError
 from index.document import DESK_COLLECTION
 
 SEED = 20264
@@ -24,8 +25,11 @@ MOST_FALSE = 0.04
 
 @dataclass(frozen=True, slots=True)
 class FollowUpReport:
-    """`caught`: follow-ups seen; `mistaken`: others taken for one; both out of fold. `by_words`: the same two shares
-    of the words alone. `weights` belong into `condense.WEIGHTS`, `level` into `condense.LIKELY`."""
+    """`caught`: follow-ups seen; `mistaken`: others taken for one; both out of fold, but at a level that was chosen on
+    the same rows. `by_words`: the same two shares of the words alone.
+
+    `weights` belong into `condense.WEIGHTS`, `level` into `condense.LIKELY`: they are the program's, for every desk.
+    """
 
     follow_ups: int
     others: int
@@ -37,13 +41,19 @@ class FollowUpReport:
 
 
 def measure_follow_ups(board: Switchboard) -> FollowUpReport:
-    """Follow-ups and new subjects of the development turns, and its other turns as said after another question."""
+    """Follow-ups and new subjects of the development turns, and its other turns as said after another question.
+
+    Raises DeskError when there are fewer than FOLDS of either.
+    """
     cases = [case for case in _cases(read_golden(board.desk.chains.golden_dev)) if can_follow(case[0])]
     compare = partial(board.assistant.compare, frozenset({DESK_COLLECTION}))
     rows = np.array([features(message, compare(message, previous)) for message, previous, _ in cases])
     targets = np.array([follows for _, _, follows in cases])
+    if min(targets.sum(), (~targets).sum()) < FOLDS:
+        raise DeskError(f"{board.desk.chains.golden_dev} has fewer than {FOLDS} follow-ups, or other turns: add some.")
     words = np.array([needs_history(message) for message, _, _ in cases])
-    chances = _out_of_fold(rows, targets)
+    groups = np.unique([message for message, _, _ in cases], return_inverse=True)[1]
+    chances = _out_of_fold(rows, targets, groups)
     level = float(np.quantile(chances[~targets & ~words], 1 - MOST_FALSE))
     taken = words | (chances >= level)
     weights, bias = _fit(rows, targets)
@@ -76,14 +86,14 @@ def _documents(turn: GoldenTurn) -> set[str]:
     return {passage.document for passage in turn.passages}
 
 
-def _out_of_fold(rows: NDArray[Any], targets: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Each row's probability by models that were fitted without it, averaged over ROUNDS partitions."""
-    from sklearn.model_selection import StratifiedKFold
+def _out_of_fold(rows: NDArray[Any], targets: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each row's probability by models fitted without its group, averaged over ROUNDS partitions."""
+    from sklearn.model_selection import StratifiedGroupKFold
 
     chances = np.zeros(len(targets))
     for round_number in range(ROUNDS):
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=round_number)
-        for train, held in folds.split(rows, targets):
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=round_number)
+        for train, held in folds.split(rows, targets, groups):
             weights, bias = _fit(rows[train], targets[train])
             chances[held] += 1 / (1 + np.exp(-(rows[held] @ weights + bias))) / ROUNDS
     return chances

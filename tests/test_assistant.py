@@ -185,3 +185,27 @@ def test_the_json_of_a_turn_keeps_its_contract(board: Switchboard) -> None:
 )
 def test_the_order_in_front_of_a_ticket_is_not_part_of_it(message: str, ticket: str) -> None:
     assert ticket_text(message) == ticket
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "my screen is black",
+        "what is an incident",
+        "define backlog",
+        "tell me a joke",
+        "what is the weather tomorrow",
+        "lol",
+    ],
+)
+def test_a_short_message_on_another_subject_is_not_glued_to_the_last_question(board: Switchboard, message: str) -> None:
+    past = Exchange("How many days of leave may be carried over?", "At most 5 unused days move to the next year.")
+    routed = next(iter(board.assistant.answer(Turn(message, (past,)))))
+    assert isinstance(routed, Routed) and routed.standalone == message
+
+
+@pytest.mark.parametrize("message", ["until when?", "who approves that?", "part-timers?"])
+def test_a_short_question_on_the_same_subject_takes_it_along(board: Switchboard, message: str) -> None:
+    past = Exchange("How many days of leave may be carried over?", "At most 5 unused days move to the next year.")
+    routed = next(iter(board.assistant.answer(Turn(message, (past,)))))
+    assert isinstance(routed, Routed) and routed.standalone.startswith(past.question.rstrip("?"))
