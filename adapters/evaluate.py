@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.base import read_base_manifest
 from adapters.dataset import Example
@@ -44,7 +44,6 @@ def field_scores(
     adapter: str,
     examples: Sequence[Example],
     choices: Mapping[str, Sequence[str]],
-    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Share of right values per field, and the share that the rows' most frequent value would get."""
     truth = [json.loads(row.completion) for row in examples]
@@ -53,7 +52,6 @@ def field_scores(
         for row in examples:
             values = [value for value in decoder.fill([Message("user", row.prompt)], choices) if value is not None]
             filled.append(dict(zip(choices, values, strict=True)))
-            advance()
     scores = {"tickets": float(len(examples))}
     for name in choices:
         values = [row[name] for row in truth]

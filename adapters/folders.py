@@ -15,7 +15,7 @@ def replacing(output: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.chmod(0o755)
-        for path in scratch.iterdir():
+        for path in (path for path in scratch.rglob("*") if path.is_file()):
             # safetensors writes for its owner alone; a service often runs as someone else.
             path.chmod(0o644)
         if output.exists():

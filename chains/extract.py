@@ -22,8 +22,9 @@ lone sentences, 80% at 35 words, 86% at 60 and 86% at 80."""
 WEIGHT_SIMILARITY = 0.5
 WEIGHT_COVERAGE = 0.15
 WEIGHT_PASSAGE = 0.2
-KEEP_WITHIN = 0.6
-"""A further quote is given when its best sentence reaches this share of the first one's score."""
+KEEP_WITHIN = 0.75
+"""A further quote is given when its best sentence reaches this share of the first one's score. On the development half
+0.6 holds no more facts in 11% more words; 0.8 loses two of 139."""
 NUMBER_BONUS = 0.08
 """For a unit with a number, when the question asks how many, when or how much."""
 STEPS_BONUS = 0.12
@@ -42,10 +43,13 @@ _QUANTITY = re.compile(
 _NUMBER = re.compile(r"\d")
 _STEP = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 _ABOUT_ITSELF = re.compile(
-    r"\s*(?:last )?(reviewed|updated|changed|modified|revised|owner|author|version|status|document number)\s*:",
+    r"\s*(?:last )?(reviewed|updated|changed|modified|revised|owner|author)\s*:",
     re.IGNORECASE,
 )
-"""A line about its own document, which answers nothing but a question for that very thing."""
+"""A line about its own document, which answers nothing but a question about that."""
+_ASKS_ABOUT_IT = re.compile(
+    r"\b(?:review|updat|chang|modif|revis|own(?:s|er)|author|responsible|maintain|wrote)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +153,7 @@ def _says_something(text: str) -> bool:
 
 
 def _is_about_itself(text: str, question: str) -> bool:
-    line = _ABOUT_ITSELF.match(text)
-    return line is not None and line.group(1).lower() not in question.lower()
+    return _ABOUT_ITSELF.match(text) is not None and not _ASKS_ABOUT_IT.search(question)
 
 
 def _repeats(text: str, other: str) -> bool:

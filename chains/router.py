@@ -31,7 +31,7 @@ NEIGHBOURS = 5
 MOST_QUESTIONS = 1000
 """About how many of an adapter's training questions are examples, evenly over the file: each is embedded once."""
 LEAST_EVIDENCE = 0.35
-"""Below this, nothing found is quoted where a desk has no golden turns to fit the rule on."""
+"""Below this, nothing found is quoted where a desk has too few golden turns to fit the rule on."""
 WRONGLY_REFUSED = 0.0
 """The share of answerable development turns that may be refused, out of fold. Evidence hardly separates the answerable
 from the rest, and a quote beside the point costs less than a refusal that hides the right one."""
@@ -218,7 +218,10 @@ class Router:
         return float(self._support(self._support_features(given))[1]) >= self._least_support
 
     def _fit_support(self, golden: Sequence[GoldenRoute]) -> None:
-        """Fits the rule of `answerable` on questions that documents answer and on questions that none does."""
+        """Fits the rule of `answerable` on questions that documents answer and on questions that none does.
+
+        With fewer than FOLDS of either, LEAST_EVIDENCE stays the rule.
+        """
         answered = np.array([example.route is Route.RETRIEVAL and not example.refused for example in golden])
         if min(answered.sum(), (~answered).sum()) < FOLDS:
             return

@@ -20,7 +20,7 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One finished turn of the conversation: what was asked (as understood) and what was answered."""
+    """One turn of the conversation, finished or stopped: what was asked (as understood) and what was answered."""
 
     question: str
     answer: str

@@ -50,7 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         board = assemble(load_desk(options.desk or DEFAULT_DESK))
         try:
-            _desk(board, options) if options.command == "desk" else _follow_ups(board)
+            if options.command == "desk":
+                _desk(board, options)
+            else:
+                _follow_ups(board)
         finally:
             board.close()
     except (DeskError, LibraryError, ModelError) as error:

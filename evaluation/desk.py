@@ -204,12 +204,15 @@ def measure_desk(
 
     `only` names the parts to measure, "turns" or adapters; none means all.
     """
-    board.start()
     report: dict[str, dict[str, Share]] = {}
     asked: list[Asked] = []
     if not only or "turns" in only:
+        board.start()
+        board.engine.wait_ready()
         asked = ask_golden(board.assistant, read_golden(board.desk.root / "evaluation" / f"{split}.jsonl"))
         report["turns"] = measure_turns(asked)
+    # The adapters are scored on a base of their own: two at once may not fit.
+    board.engine.close()
     by_adapter = {workflow.adapter: workflow for workflow in board.desk.chains.workflows.values()}
     for info in board.engine.adapters:
         folder = board.desk.chains.adapter_folder / info.name
@@ -252,10 +255,6 @@ def misses(asked: Sequence[Asked]) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _documents_refused(one: Asked) -> bool:
-    return one.from_documents is not None and one.from_documents.refused
 
 
 def _route_right(one: Asked) -> bool:

@@ -9,7 +9,8 @@ import urllib.request
 from pathlib import Path
 
 from app.assembly import Switchboard, describe
-from app.pages.chat import Conversation, Shown, take_last
+from app.conversation import Conversation, Questions, Shown, take_last
+from app.pages.chat import build_page
 from chains.turn import Exchange
 from desk.config import ROOT
 
@@ -110,3 +111,21 @@ def test_the_last_turn_is_taken_back_with_what_followed_it() -> None:
     assert question == "two" and [shown.asked for shown in kept.turns] == ["one"]
     assert take_last(Conversation()) == (Conversation(), "")
     assert talk.history() == (Exchange("one", "1"),)
+
+
+def test_a_question_that_is_asked_meanwhile_is_the_one_that_may_write() -> None:
+    questions = Questions()
+    questions.ask("first")
+    questions.ask("second")
+    assert questions.begin() == (1, "first") and questions.newest == 2
+    assert questions.begin() == (2, "second")
+    assert questions.begin() is None
+    questions.ask("third")
+    questions.drop()
+    assert questions.begin() is None and questions.newest > 3
+
+
+def test_all_ways_to_ask_share_one_limit(board: Switchboard) -> None:
+    answers = [event for event in build_page(board).fns.values() if event.name == "answer"]
+    assert len(answers) == 4 and {event.concurrency_id for event in answers} == {"answer"}
+    assert {event.concurrency_limit for event in answers} == {board.desk.app.parallel_turns}

@@ -20,6 +20,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     page.on("request", lambda request: outside.append(request.url) if not _inside(request.url, address) else None)
     page.goto(address)
     expect(page.locator("#sb-question textarea")).to_be_visible(timeout=ANSWER_MS)
+    page.wait_for_function("localStorage.getItem('switchboard-user')")
     yield page
     assert outside == [], "the page asked for something outside"
     context.close()
@@ -104,7 +105,7 @@ def test_a_dropped_pdf_answers_in_the_next_turn_and_only_for_who_dropped_it(
     question = "Which paint is used on the lighthouse of Skarvholm?"
     pdf = lighthouse_pdf(tmp_path / "lighthouse.pdf")
     drop_on(page, pdf)
-    expect(page.locator("#sb-chat")).to_contain_text("Added", timeout=ANSWER_MS)
+    expect(page.locator("#sb-added")).to_contain_text("Added", timeout=ANSWER_MS)
     answer = ask(page, question)
     expect(answer.locator(".sb-text")).to_contain_text("cobalt marine enamel", timeout=ANSWER_MS)
     other = browser.new_context().new_page()
@@ -118,8 +119,8 @@ def test_a_file_that_cannot_be_read_is_named_and_the_chat_goes_on(page: Page, tm
     empty = tmp_path / "empty.pdf"
     empty.touch()
     page.locator("#sb-files input[type=file]").set_input_files(empty)
-    expect(page.locator("#sb-chat")).to_contain_text("Not added:", timeout=ANSWER_MS)
-    expect(page.locator("#sb-chat")).to_contain_text("empty.pdf")
+    expect(page.locator("#sb-added")).to_contain_text("Not added:", timeout=ANSWER_MS)
+    expect(page.locator("#sb-added")).to_contain_text("empty.pdf")
     expect(ask(page, "On which day is salary paid?").locator(".sb-text")).to_contain_text("24")
 
 
@@ -150,6 +151,7 @@ def test_stop_ends_a_turn_and_the_next_one_works(page: Page) -> None:
     page.locator("#sb-question textarea").fill("The fan of my laptop is loud all the time")
     page.locator("#sb-send").click()
     page.locator("#sb-stop").click()
+    expect(page.locator(".sb-writing")).to_have_count(0)
     answer = ask(page, "On which day is salary paid?")
     expect(answer.locator(".sb-text")).to_contain_text("24", timeout=ANSWER_MS)
 
@@ -162,6 +164,12 @@ def test_a_question_asked_while_an_answer_is_written_takes_over(page: Page) -> N
     expect(page.locator(".sb-writing")).to_have_count(0, timeout=ANSWER_MS)
     expect(page.locator("#sb-chat .user")).to_have_count(2)
     expect(page.locator("#sb-chat .bot").last.locator(".sb-text")).to_contain_text("24")
+
+
+def test_an_empty_question_is_answered_with_a_hint(page: Page) -> None:
+    page.locator("#sb-send").click()
+    expect(page.get_by_text("Type a question, or paste a ticket.")).to_be_visible()
+    expect(page.locator("#sb-chat .user")).to_have_count(0)
 
 
 def test_an_adapter_chosen_in_one_window_stays_out_of_another(page: Page, browser: Browser, address: str) -> None:

@@ -56,4 +56,5 @@ def test_no_more_quotes_than_asked_for() -> None:
 def test_a_line_about_the_document_itself_is_quoted_only_when_asked_for() -> None:
     text = "Last reviewed: 22 April 2026\nOwner: Dock Team\nA dock costs 219 EUR and joins two screens."
     assert texts("what does a dock cost", hit(text)) == ["A dock costs 219 EUR and joins two screens."]
-    assert "22 April 2026" in texts("when was the dock page last reviewed", hit(text))[0]
+    assert "22 April 2026" in texts("when was the dock page last updated", hit(text))[0]
+    assert "Dock Team" in texts("who owns the dock page", hit(text))[0]

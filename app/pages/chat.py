@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import gradio as gr
 
 from app import render
 from app.assembly import Switchboard
+from app.conversation import Conversation, Questions, Shown, take_last
 from chains.turn import (
     BASE_MODEL,
-    Citation,
     Cited,
     Exchange,
     Failed,
@@ -30,50 +30,6 @@ from index.errors import LibraryError
 
 AUTO = "auto"
 ROUTE_CHOICES = [("Auto", AUTO), ("Documents", "retrieval"), ("Adapter", "adapter"), ("Both", "both")]
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One turn as the page shows it; `exchange` is set once it can serve as history, `writing` while it grows."""
-
-    asked: str
-    html: str = ""
-    citations: tuple[Citation, ...] = ()
-    exchange: Exchange | None = None
-    writing: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """What one browser tab has on screen. Lives in the tab's session and nowhere else."""
-
-    turns: tuple[Shown, ...] = field(default=())
-
-    def history(self) -> tuple[Exchange, ...]:
-        return tuple(shown.exchange for shown in self.turns if shown.exchange)
-
-    def messages(self) -> list[dict[str, str]]:
-        rows = []
-        for shown in self.turns:
-            if shown.asked:
-                rows.append({"role": "user", "content": render.plain(shown.asked)})
-            html = shown.html or '<div class="sb-wait">…</div>'
-            rows.append({"role": "assistant", "content": render.writing(html) if shown.writing else html})
-        return rows
-
-    def settled(self) -> "Conversation":
-        """The same with nothing growing any more: what was stopped stays as far as it came."""
-        return Conversation(tuple(replace(shown, writing=False) for shown in self.turns))
-
-    def panel(self) -> str:
-        return render.sources_panel([(place, shown.asked, shown.citations) for place, shown in enumerate(self.turns)])
-
-
-@dataclass(slots=True)
-class Asked:
-    """How many questions one browser tab has asked. The same object for all its events, so that they see it grow."""
-
-    questions: int = 0
 
 
 Update = tuple[Conversation, list[dict[str, str]], str]
@@ -131,8 +87,9 @@ class ChatPage:
             shown = replace(shown, html=head + render.answer_text(text, shown.citations, place), exchange=exchange)
             yield _update(conversation, shown)
 
-    def add_files(self, conversation: Conversation, files: list[str] | None, user: str) -> Update:
-        """Adds the files for this user alone; each one that cannot be read is named with the reason."""
+    def add_files(self, files: list[str] | None, before: str, user: str) -> tuple[str, None]:
+        """Adds the files for this user alone and says so above `before`, what was said of earlier ones; each one that
+        cannot be read is named with the reason. The file box is emptied."""
         sentences = []
         if files and not user:
             # Without an id the file would belong to everyone who has none.
@@ -144,30 +101,26 @@ class ChatPage:
                 sentences.append(f"Added “{document.title}” ({path.name}). Ask about it now; only you can find it.")
             except LibraryError as error:
                 sentences.append(f"Not added: {error}")
-        if not sentences:
-            return conversation, conversation.messages(), conversation.panel()
-        return _update(conversation, Shown(asked="", html=render.note("\n".join(sentences))))
+        return (render.note("\n".join(sentences)) if sentences else "") + before, None
 
     def answer(
-        self, asked: Asked, conversation: Conversation, question: str, route: str, adapter: str, user: str
+        self, questions: Questions, conversation: Conversation, route: str, adapter: str, user: str
     ) -> Iterator[tuple[Any, ...]]:
-        """`respond` for the pending question, if there is one; the route control goes back to Auto.
+        """`respond` for the next question that waits; the route control goes back to Auto.
 
-        Ends when another question is asked: two answers must not write one conversation.
+        Ends where it is when another question is asked.
         """
-        if not question.strip():
+        begun = questions.begin()
+        if begun is None:
+            gr.Info("Type a question, or paste a ticket.")
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
-        own = asked.questions
+        number, question = begun
         with closing(self.respond(conversation, question, route, adapter, user)) as updates:
-            for update in updates:
-                if asked.questions != own:
+            for place, update in enumerate(updates):
+                if place and questions.newest != number:
                     return
                 yield *update, AUTO
-
-    def drop(self, conversation: Conversation, files: list[str] | None, user: str) -> tuple[Any, ...]:
-        """`add_files`, and the emptied file box."""
-        return *self.add_files(conversation, files, user), None
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         base = self.board.engine.base
@@ -189,21 +142,12 @@ def collection_of(user: str) -> str:
     return f"user:{user}"
 
 
-def take_last(conversation: Conversation) -> tuple[Conversation, str]:
-    """The conversation without its last asked turn (and what came after it), and that turn's question."""
-    for place in range(len(conversation.turns) - 1, -1, -1):
-        if conversation.turns[place].asked:
-            return Conversation(conversation.turns[:place]), conversation.turns[place].asked
-    return conversation, ""
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The components of the page that events read or change. `pending` is the question about to be answered."""
+    """The components of the page that events read or change."""
 
     conversation: gr.State
-    asked: gr.State
-    pending: gr.State
+    questions: gr.State
     user: gr.BrowserState
     chatbot: gr.Chatbot
     box: gr.Textbox
@@ -214,6 +158,7 @@ class Parts:
     adapter: gr.Dropdown
     panel: gr.HTML
     files: gr.File
+    added: gr.HTML
 
 
 def build_page(board: Switchboard) -> gr.Blocks:
@@ -224,14 +169,16 @@ def build_page(board: Switchboard) -> gr.Blocks:
         gr.HTML(f'<header class="sb-head"><h1>{escape(app.title)}</h1><p>{escape(app.description)}</p></header>')
         parts = _lay_out(page)
         _connect(page, parts)
-        demo.load(lambda known: known or secrets.token_hex(16), parts.user, parts.user, show_progress="hidden")
+        demo.load(
+            lambda known: known or secrets.token_hex(16), parts.user, parts.user, queue=False, show_progress="hidden"
+        )
     demo.queue(default_concurrency_limit=app.parallel_turns)
     return demo
 
 
 def _lay_out(page: ChatPage) -> Parts:
     app = page.board.desk.app
-    conversation, asked, pending = gr.State(Conversation()), gr.State(Asked()), gr.State("")
+    conversation, questions = gr.State(Conversation()), gr.State(Questions())
     # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
     user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
     with gr.Row(elem_classes="sb-main"):
@@ -256,7 +203,8 @@ def _lay_out(page: ChatPage) -> Parts:
                 elem_id="sb-files",
                 height=150,
             )
-    return Parts(conversation, asked, pending, user, chatbot, box, send, stop, clear, route, adapter, panel, files)
+            added = gr.HTML("", elem_id="sb-added")
+    return Parts(conversation, questions, user, chatbot, box, send, stop, clear, route, adapter, panel, files, added)
 
 
 def _question_row() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
@@ -301,69 +249,71 @@ def _connect(page: ChatPage, parts: Parts) -> None:
     def then_answer(taken: Any) -> Any:
         return taken.then(
             page.answer,
-            [parts.asked, parts.conversation, parts.pending, parts.route, parts.adapter, parts.user],
+            [parts.questions, parts.conversation, parts.route, parts.adapter, parts.user],
             [*shown, parts.route],
             show_progress="hidden",
             # "once" would drop a question that is asked while the answer before it is still being written.
             trigger_mode="multiple",
+            # Gradio counts per event otherwise, and there are four.
+            concurrency_id="answer",
             concurrency_limit=page.board.desk.app.parallel_turns,
         )
 
-    typed = [parts.asked, parts.box], [parts.pending, parts.box]
+    typed: list[Any] = [take, [parts.questions, parts.box], parts.box]
     turns = [
-        then_answer(parts.box.submit(take, *typed, **quick)),
-        then_answer(parts.send.click(take, *typed, **quick)),
-        then_answer(parts.chatbot.example_select(pick, parts.asked, parts.pending, **quick)),
-        then_answer(
-            parts.chatbot.retry(again, [parts.asked, parts.conversation], [parts.conversation, parts.pending], **quick)
-        ),
+        then_answer(parts.box.submit(*typed, **quick)),
+        then_answer(parts.send.click(*typed, **quick)),
+        then_answer(parts.chatbot.example_select(pick, parts.questions, None, **quick)),
+        then_answer(parts.chatbot.retry(again, [parts.questions, parts.conversation], parts.conversation, **quick)),
     ]
-    stopping: dict[str, Any] = {"show_progress": "hidden", "cancels": turns}
-    parts.chatbot.undo(undo, parts.conversation, [*shown, parts.box, parts.pending], **stopping)
-    parts.stop.click(settle, parts.conversation, shown, **stopping)
+    both = [parts.questions, parts.conversation]
+    parts.chatbot.undo(undo, both, [*shown, parts.box], cancels=turns, **quick)
+    parts.stop.click(settle, both, shown, cancels=turns, **quick)
     for cleared in (parts.chatbot.clear, parts.clear.click):
-        cleared(clear, None, [*shown, parts.box, parts.pending, parts.route], **stopping)
+        cleared(clear, parts.questions, [*shown, parts.box, parts.route], cancels=turns, **quick)
     parts.files.upload(
-        page.drop, [parts.conversation, parts.files, parts.user], [*shown, parts.files], concurrency_limit=1
+        page.add_files, [parts.files, parts.added, parts.user], [parts.added, parts.files], concurrency_limit=1
     )
 
 
-def take(asked: Asked, question: str) -> tuple[str, str]:
-    """The pending question and the emptied box."""
+def take(questions: Questions, question: str) -> str:
+    """The emptied box; the question waits for its answer."""
     if question.strip():
-        asked.questions += 1
-    else:
-        gr.Info("Type a question, or paste a ticket.")
-    return question, ""
+        questions.ask(question)
+    return ""
 
 
-def pick(asked: Asked, chosen: gr.SelectData) -> str:
-    """The text of the example that was clicked."""
-    asked.questions += 1
-    return str(chosen.value["text"])
+def pick(questions: Questions, chosen: gr.SelectData) -> None:
+    """An example that was clicked."""
+    questions.ask(str(chosen.value["text"]))
 
 
-def again(asked: Asked, conversation: Conversation) -> tuple[Conversation, str]:
-    """The conversation without its last turn, and that turn's question to be asked anew."""
-    asked.questions += 1
-    return take_last(conversation)
+def again(questions: Questions, conversation: Conversation) -> Conversation:
+    """The conversation without its last turn, whose question waits anew."""
+    kept, question = take_last(conversation)
+    if question:
+        questions.ask(question)
+    return kept
 
 
-def settle(conversation: Conversation) -> Update:
+def settle(questions: Questions, conversation: Conversation) -> Update:
     """The page as it is once the growing turn has been stopped."""
+    questions.drop()
     now = conversation.settled()
     return now, now.messages(), now.panel()
 
 
-def undo(conversation: Conversation) -> tuple[Any, ...]:
-    """Without its last turn, whose question goes back to the box; a turn taken but not begun finds nothing pending."""
+def undo(questions: Questions, conversation: Conversation) -> tuple[Any, ...]:
+    """Without its last turn, whose question goes back to the box."""
+    questions.drop()
     kept, question = take_last(conversation)
-    return kept, kept.messages(), kept.panel(), question, ""
+    return kept, kept.messages(), kept.panel(), question
 
 
-def clear() -> tuple[Any, ...]:
+def clear(questions: Questions) -> tuple[Any, ...]:
+    questions.drop()
     empty = Conversation()
-    return empty, [], empty.panel(), "", "", AUTO
+    return empty, [], empty.panel(), "", AUTO
 
 
 def _welcome() -> str:
