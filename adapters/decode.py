@@ -13,7 +13,7 @@ from typing import Any
 from adapters.base import load_base, quiet
 from adapters.config import BaseManifest
 from adapters.errors import AdapterError, EngineError
-from adapters.prompts import Message, encode_chat, encode_text, fit_chat
+from adapters.prompts import Message, encode_text, fit_chat
 from adapters.registry import FoundAdapter, check_weights
 from desk.config import AdapterSettings
 
@@ -26,12 +26,12 @@ ROWS_AT_ONCE = 32
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
-def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-    """The whole greedy answer to each prompt, in batches: for scoring, where nobody waits for a first word."""
+def greedy_answers(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+    """The whole greedy answer to each prompt (token ids that end where the reply opens), in batches: for scoring, where
+    nobody waits for a first word."""
     import torch
 
     stop = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
-    rows = [encode_chat(tokenizer, [Message("user", prompt)], open_reply=True) for prompt in prompts]
     answers = [""] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -161,9 +161,10 @@ class Decoder:
         yield text.rest()
 
     def answers(self, prompts: Sequence[str], adapter: str | None, max_new_tokens: int) -> list[str]:
-        """The whole answer to each prompt, decoded side by side."""
+        """The whole answer to each prompt, decoded side by side; what is too long is cut as it is when serving."""
+        rows = [self._prompt([Message("user", prompt)], max_new_tokens)[0] for prompt in prompts]
         with self.adapter(adapter):
-            return greedy_answers(self._model, self._tokenizer, prompts, max_new_tokens)
+            return greedy_answers(self._model, self._tokenizer, rows, max_new_tokens)
 
     def fill(
         self, messages: Sequence[Message], choices: Mapping[str, Sequence[str]]

@@ -25,6 +25,7 @@ from adapters.dataset import Example, dataset_hash, split, token_rows
 from adapters.decode import greedy_answers
 from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing
+from adapters.prompts import Message, encode_chat
 from desk.config import AdapterSettings
 
 
@@ -117,7 +118,8 @@ def run_sft(model: Any, tokenizer: Any, examples: list[Example], settings: Train
 
 def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens: int) -> float:
     """Share of the examples whose greedy answer is exactly their completion."""
-    answers = greedy_answers(model, tokenizer, [row.prompt for row in examples], max_tokens)
+    prompts = [encode_chat(tokenizer, [Message("user", row.prompt)], open_reply=True) for row in examples]
+    answers = greedy_answers(model, tokenizer, prompts, max_tokens)
     return sum(answer == row.completion for answer, row in zip(answers, examples, strict=True)) / len(examples)
 
 

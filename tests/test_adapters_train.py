@@ -33,6 +33,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def manifest(root: Path) -> AdapterManifest:
+    """Of the adapter `small`, trained on ROWS."""
+    return train_adapter("small", FILE, ROWS, load_base(str(root / "base")), root / "trained" / "small", threads=1)
+
+
 def test_lora_sits_on_the_four_fused_projections_and_nothing_else_learns(root: Path) -> None:
     model = attach_lora(load_base(str(root / "base")).model, TrainingSettings(r=4, lora_alpha=8))
     learning = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
@@ -58,9 +64,8 @@ def test_training_leaves_every_weight_of_the_base_as_it_was(root: Path) -> None:
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
-def test_a_trained_adapter_is_complete_served_and_knows_its_answers(root: Path) -> None:
+def test_a_trained_adapter_is_complete_served_and_knows_its_answers(root: Path, manifest: AdapterManifest) -> None:
     output = root / "trained" / "small"
-    manifest = train_adapter("small", FILE, ROWS, load_base(str(root / "base")), output, threads=1)
     assert manifest == read_manifest(output / "manifest.json", AdapterManifest)
     assert sorted(path.name for path in output.iterdir() if path.suffix in {".json", ".safetensors"}) == [
         "adapter_config.json",
@@ -110,6 +115,30 @@ def test_exact_share_counts_whole_answers(root: Path) -> None:
         engine.close()
     rows = [Example("hello", said), Example("hello", said + "."), Example("hello", said), Example("a longer one", "")]
     assert exact_share(loaded.model, loaded.tokenizer, rows, 8) == pytest.approx(2 / 4)
+
+
+@pytest.mark.usefixtures("manifest")
+def test_scoring_side_by_side_gives_what_serving_gives(root: Path) -> None:
+    """With the adapter, prompts of several lengths, one far longer than the window."""
+    from adapters.evaluate import load_adapter
+
+    decoder = load_adapter(make_settings(root), "small")
+    prompts = ["my screen flickers", "the printer jams again, and nobody on this floor knows why", "paper " * 400]
+    together = decoder.answers(prompts, "small", 8)
+    alone = []
+    for prompt in prompts:
+        with decoder.adapter("small"):
+            alone.append("".join(piece or "" for piece in decoder.generate([Message("user", prompt)], 8)))
+    assert together == alone
+    assert together[0] == "Reseat the cable."
+
+
+def test_an_adapter_that_cannot_be_scored_says_why(root: Path) -> None:
+    from adapters.errors import AdapterError
+    from adapters.evaluate import load_adapter
+
+    with pytest.raises(AdapterError, match="absent is not trained yet"):
+        load_adapter(make_settings(root), "absent")
 
 
 def test_versions_count_up(root: Path, tmp_path: Path) -> None:
