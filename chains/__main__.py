@@ -46,7 +46,9 @@ def _route(desk: "Desk", as_json: bool) -> int:
         if not message:
             continue
         vector = embedder.embed([message])[0]
-        found, ordered = look_up(library, message, vector, desk.chains.passages, frozenset({DESK_COLLECTION}))
+        found, ordered = look_up(
+            library, library.embedder.embed, message, vector, desk.chains.passages, frozenset({DESK_COLLECTION})
+        )
         decision = router.decide(RouterInput(vector, found, ordered))
         if as_json:
             print(json.dumps({"text": message, **Routed(decision, message).to_json()}, ensure_ascii=False), flush=True)

@@ -130,7 +130,9 @@ class Assistant:
         clock.lap("condense")
         vector = self._vector(standalone, turn.question.strip())
         clock.lap("embed")
-        found, ordered = look_up(self.library, standalone, vector, self.settings.passages, turn.collections)
+        found, ordered = look_up(
+            self.library, self._embed, standalone, vector, self.settings.passages, turn.collections
+        )
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
         decision = self._decide.invoke(given)
@@ -200,7 +202,7 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
         readable = frozenset({DESK_COLLECTION})
 
         def given(text: str, vector: Vectors) -> RouterInput:
-            return RouterInput(vector, *look_up(library, text, vector, settings.passages, readable))
+            return RouterInput(vector, *look_up(library, embedder.embed, text, vector, settings.passages, readable))
 
         asked = [turn.question.strip() for turn in golden]
         asked_vectors = cached_vectors(asked, embedder.embed, embedder.name, settings.state / "golden")

@@ -308,8 +308,8 @@ def _library_evidence(found: SearchResult) -> tuple[float, float, float]:
 
 
 def evidence(found: SearchResult) -> float:
-    """How clearly the library answers: the best hit's mean of cosine and term coverage, in [-1, 1]."""
-    return max((0.5 * hit.similarity + 0.5 * hit.coverage for hit in found.hits), default=0.0)
+    """How clearly the library answers: that of the best hit, in [-0.5, 1]."""
+    return max((hit.evidence for hit in found.hits), default=0.0)
 
 
 def _strong_words(hits: Sequence[ScoredPassage]) -> str:

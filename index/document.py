@@ -95,6 +95,11 @@ class ScoredPassage:
     outdated: bool = False
     sentences: tuple[float, ...] = ()
 
+    @property
+    def evidence(self) -> float:
+        """How clearly the passage is about the query: the mean of cosine and coverage, in [-0.5, 1]."""
+        return 0.5 * self.similarity + 0.5 * self.coverage
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:

@@ -20,6 +20,9 @@ class VectorIndex:
     def __init__(self, dimension: int) -> None:
         import faiss
 
+        # A question is one vector: more threads gain nothing, and theirs go on spinning after the search, which doubled
+        # the time of the next question's embedding on 2 cores.
+        faiss.omp_set_num_threads(1)
         self.dimension = dimension
         self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
 

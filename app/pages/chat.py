@@ -197,8 +197,10 @@ def _lay_out(page: ChatPage) -> Parts:
             route, adapter = _control_row(page)
         with gr.Column(scale=2, min_width=320):
             panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
+            gr.HTML(f'<h2 class="sb-title">Add documents</h2><p class="sb-empty">Up to {app.upload_mb} MB each.</p>')
             files = gr.File(
-                label=f"Add documents (up to {app.upload_mb} MB each)",
+                label="Add documents",
+                show_label=False,
                 file_count="multiple",
                 elem_id="sb-files",
                 height=150,
