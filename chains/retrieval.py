@@ -66,7 +66,9 @@ def search_in_force(
     return replace(found, hits=in_force(question, found.hits)[:k])
 
 
-_PAST = re.compile(r"\b(?:19|20)\d\d\b|\b(?:old|older|former|previous(?:ly)?|before|used to|back then|past)\b", re.I)
+_PAST = re.compile(
+    r"\b(?:19|20)\d\d\b|\b(?:old|older|former|previous(?:ly)?|used to|back then|past)\b|\bbefore\W*$", re.IGNORECASE
+)
 
 
 def in_force(question: str, hits: Sequence[ScoredPassage]) -> tuple[ScoredPassage, ...]:

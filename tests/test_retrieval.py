@@ -110,4 +110,6 @@ def test_out_of_date_documents_are_quoted_only_when_the_question_means_them() ->
     assert in_force("How many days may be carried over?", (past, now)) == (now,)
     assert in_force("How many days could be carried over in 2023?", (past, now)) == (past, now)
     assert in_force("Does GateKey still work?", (past, now)) == (past, now)
+    assert in_force("How many days were carried over before?", (past, now)) == (past, now)
+    assert in_force("How many days until it ends, before I lose them?", (past, now)) == (now,)
     assert in_force("How many days?", (past,)) == (past,)

@@ -197,13 +197,13 @@ def _lay_out(page: ChatPage) -> Parts:
             route, adapter = _control_row(page)
         with gr.Column(scale=2, min_width=320):
             panel = gr.HTML(Conversation().panel(), elem_id="sb-panel")
-            gr.HTML(f'<h2 class="sb-title">Add documents</h2><p class="sb-empty">Up to {app.upload_mb} MB each.</p>')
+            gr.HTML(f'<h2 class="sb-title">Add documents <small>(up to {app.upload_mb} MB each)</small></h2>')
             files = gr.File(
                 label="Add documents",
                 show_label=False,
                 file_count="multiple",
                 elem_id="sb-files",
-                height=150,
+                height=120,
             )
             added = gr.HTML("", elem_id="sb-added")
     return Parts(conversation, questions, user, chatbot, box, send, stop, clear, route, adapter, panel, files, added)
