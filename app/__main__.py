@@ -133,9 +133,13 @@ def _print_answer(event: "object") -> None:
     if answer.fields:
         print("\n".join(f"{name}: {value}" for name, value in answer.fields.items()) + "\n")
     print(answer.text)
+    lines = []
     for citation in answer.citations:
         page = f", page {citation.page}" if citation.page is not None else ""
-        print(f"  [{citation.number}] {citation.document}, {citation.section}{page}")
+        lines.append(f"  [{citation.number}] {citation.document}, {citation.section}{page}")
+    # A passage that is quoted twice has one number.
+    for line in dict.fromkeys(lines):
+        print(line)
 
 
 def _serve(options: argparse.Namespace) -> int:
