@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.assembly import Switchboard
+    from desk.config import IndexSettings
 
 TITLES = {
     "route": "Route right",
@@ -39,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
     follow_ups = commands.add_parser("follow-ups", help="fit and measure the follow-up rule on the development turns")
     follow_ups.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
+    retrieval = commands.add_parser("retrieval", help="passages found on public question sets")
+    retrieval.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the sets' files")
+    retrieval.add_argument("--set", action="append", choices=["xquad", "covidqa"], help="which (default: both)")
+    retrieval.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     from adapters.errors import ModelError
@@ -48,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     from index.errors import LibraryError
 
     try:
-        board = assemble(load_desk(options.desk or DEFAULT_DESK))
+        settings = load_desk(options.desk or DEFAULT_DESK)
+        if options.command == "retrieval":
+            _retrieval(settings.index, options)
+            return 0
+        board = assemble(settings)
         try:
             if options.command == "desk":
                 _desk(board, options)
@@ -70,6 +79,18 @@ def _follow_ups(board: "Switchboard") -> None:
     print(f"  words alone: {report.by_words[0]:.1%} caught, {report.by_words[1]:.1%} of the others mistaken")
     print(f"  the rule:    {report.caught:.1%} caught, {report.mistaken:.1%} of the others mistaken")
     print(f"WEIGHTS = {report.weights}\nLIKELY = {report.level}")
+
+
+def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
+    from evaluation.retrieval import SETS, measure_retrieval
+
+    for name in options.set or SETS:
+        questions, passages, report = measure_retrieval(options.data, name, settings)
+        print(f"\n{name}: {questions} questions, {passages} passages; 95% intervals, and those of hybrid minus this")
+        for method, figures in report.items():
+            for key, one in figures.items():
+                beside = "" if method == "hybrid" else f"  {one.behind[0]:+.3f} to {one.behind[1]:+.3f}"
+                print(f"  {method:8} {key:9} {one.value:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f}){beside}")
 
 
 def _desk(board: "Switchboard", options: argparse.Namespace) -> None:
