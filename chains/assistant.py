@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from adapters.engine import Engine
 from adapters.errors import ModelError
 from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
+from chains.citations import Embed
 from chains.condense import Closeness, condense
 from chains.errors import TurnError
 from chains.golden import read_golden
@@ -126,32 +127,22 @@ class Assistant:
                 f"The message has {len(turn.question):,} characters; at most {self.settings.question_chars:,} "
                 "are read. Shorten it, or drop it here as a document and ask about it."
             )
-        standalone = condense(turn.question, turn.history, partial(self.compare, turn.collections))
+        embed = _remembering(self._embed)
+        standalone = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
         clock.lap("condense")
-        vector = self._vector(standalone, turn.question.strip())
+        vector = _search_vector(embed, standalone, turn.question.strip())
         clock.lap("embed")
-        found, ordered = look_up(
-            self.library, self._embed, standalone, vector, self.settings.passages, turn.collections
-        )
+        found, ordered = look_up(self.library, embed, standalone, vector, self.settings.passages, turn.collections)
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
         decision = self._decide.invoke(given)
-        answerable = self.router.answerable(given)
+        answerable = decision.route is Route.RETRIEVAL and self.router.answerable(given)
         clock.lap("route")
         return Prepared(turn, standalone, vector, found, decision, answerable)
 
-    def _vector(self, standalone: str, message: str) -> Vectors:
-        """`(d,)`, unit length. A follow-up's lies midway to its own words, which the old ones outnumber.
-
-        Of 48 on the development half the first quote then holds the fact in 27, and in 21 without.
-        """
-        midway: Vectors = self._embed([standalone, message] if standalone != message else [standalone]).mean(axis=0)
-        unit: Vectors = midway / np.linalg.norm(midway)
-        return unit
-
-    def compare(self, collections: frozenset[str], message: str, previous: str) -> Closeness:
+    def compare(self, embed: Embed, collections: frozenset[str], message: str, previous: str) -> Closeness:
         """How near a message is to what the desk knows, and to the question before it."""
-        own, before = self._embed([message, previous])
+        own, before = embed([message, previous])
         found = self.library.search(message, own, 1, collections)
         passage = max((hit.similarity for hit in found.hits), default=0.0)
         return Closeness(passage, self.router.nearest(own), float(own @ before))
@@ -170,6 +161,30 @@ class Assistant:
     def _refuse(self, prepared: Prepared) -> Iterator[Event | Draft]:
         yield from say(cannot_help(self.settings.title, self.settings.examples, self.settings.contact))
         yield Draft(refused=True)
+
+
+def _remembering(embed: Embed) -> Embed:
+    """`embed` for one turn, in which the same message is asked for more than once."""
+    known: dict[str, Vectors] = {}
+
+    def once(texts: Sequence[str]) -> Vectors:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, embed(new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return once
+
+
+def _search_vector(embed: Embed, standalone: str, message: str) -> Vectors:
+    """`(d,)`, unit length. A follow-up's lies midway to its own words, which the old ones outnumber.
+
+    Of 48 on the development half the first quote then holds the fact in 27, and in 21 without.
+    """
+    vectors = embed([standalone] if standalone == message else [standalone, message])
+    midway: Vectors = vectors.mean(axis=0)
+    unit: Vectors = midway / np.linalg.norm(midway)
+    return unit
 
 
 def _streaming(

@@ -43,8 +43,7 @@ _QUANTITY = re.compile(
 _NUMBER = re.compile(r"\d")
 _STEP = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 _ABOUT_ITSELF = re.compile(
-    r"\s*(?:last )?(reviewed|updated|changed|modified|revised|owner|author)\s*:",
-    re.IGNORECASE,
+    r"\s*(?:last )?(?:reviewed|updated|changed|modified|revised|owner|author)\s*:", re.IGNORECASE
 )
 """A line about its own document, which answers nothing but a question about that."""
 _ASKS_ABOUT_IT = re.compile(

@@ -178,7 +178,8 @@ class Router:
         features = np.stack([self._features(example.given) for example in golden])
         self._second = _fit_scaled(features, np.array([routes.index(example.route) for example in golden]))
         self._second_routes = routes
-        self._fit_support([e for e in golden if e.route in (Route.RETRIEVAL, Route.NONE)])
+        asked = [place for place, e in enumerate(golden) if e.route in (Route.RETRIEVAL, Route.NONE)]
+        self._fit_support([golden[place] for place in asked], features[asked])
         strays = [evidence(e.given.found) for e in golden if e.route is Route.NONE]
         # A question about a document that was added later looks out of scope to the first stage. It is
         # rescued when the library answers it more clearly than it answers any out-of-scope example.
@@ -215,9 +216,9 @@ class Router:
             return evidence(given.found) >= LEAST_EVIDENCE
         if self._rescue is not None and evidence(given.found) >= self._rescue:
             return True
-        return float(self._support(self._support_features(given))[1]) >= self._least_support
+        return float(self._support(self._support_features(self._features(given)))[1]) >= self._least_support
 
-    def _fit_support(self, golden: Sequence[GoldenRoute]) -> None:
+    def _fit_support(self, golden: Sequence[GoldenRoute], features: NDArray[np.float64]) -> None:
         """Fits the rule of `answerable` on questions that documents answer and on questions that none does.
 
         With fewer than FOLDS of either, LEAST_EVIDENCE stays the rule.
@@ -225,7 +226,7 @@ class Router:
         answered = np.array([example.route is Route.RETRIEVAL and not example.refused for example in golden])
         if min(answered.sum(), (~answered).sum()) < FOLDS:
             return
-        rows = np.stack([self._support_features(example.given) for example in golden])
+        rows = self._support_features(features)
         targets = answered.astype(np.int64)
         # Every class in every part, in an order that does not depend on how the file is sorted.
         fold = np.empty(len(golden), dtype=np.int64)
@@ -238,12 +239,10 @@ class Router:
         self._support = _fit_scaled(rows, targets)
         self._least_support = float(np.quantile(judged[answered], WRONGLY_REFUSED))
 
-    def _support_features(self, given: RouterInput) -> NDArray[np.float64]:
-        """`(5,)`: the library's three, the probability of out of scope, and its nearest utterances."""
-        labels = self._first(given.vector)
-        near = np.sort((self._vectors @ given.vector)[self._rows[Route.NONE]])[-NEIGHBOURS:]
-        stray = float(np.log(labels[self._members[Route.NONE]].sum() + 1e-4))
-        return np.array([*_library_evidence(given.found), stray, float(near.mean()) if near.size else 0.0])
+    def _support_features(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`(..., 5)` of `_features`: the library's three, out-of-scope probability and its nearest utterances."""
+        stray = 2 * list(self._members).index(Route.NONE)
+        return features[..., [-4, -3, -2, stray, stray + 1]]
 
     def as_runnable(self) -> RunnableLambda[RouterInput, RouteDecision]:
         """The router as a LangChain runnable."""

@@ -192,8 +192,11 @@ def test_requirements_alone_install_what_the_app_and_the_training_import(tmp_pat
         if module.split(".")[0] not in MAY_IMPORT
     }
     program = "\n".join(["import importlib", *(f"importlib.import_module({name!r})" for name in sorted(foreign))])
-    subprocess.run([python, "-c", program], check=True, cwd=tmp_path)
-    subprocess.run([python, "-m", "app", "--help"], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": ""})
+    imported_all = subprocess.run([python, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert imported_all.returncode == 0, imported_all.stderr
+    start = [python, "-m", "app", "--help"]
+    shown = subprocess.run(start, cwd=ROOT, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    assert shown.returncode == 0 and "usage: python -m app" in shown.stdout, shown.stderr
 
 
 # Packages and layers
