@@ -1,76 +1,80 @@
 """What one browser tab has on screen and what it still has to answer. Knows no page."""
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from app import render
 from chains.turn import Citation, Exchange
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Shown:
-    """One turn as the page shows it; `exchange` is set once it can serve as history, `writing` while it grows."""
+    """One turn as the page shows it, written by its own answer alone; `exchange` is set when it can be history."""
 
     asked: str
     html: str = ""
     citations: tuple[Citation, ...] = ()
     exchange: Exchange | None = None
-    writing: bool = False
+    finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Conversation:
-    """What one browser tab has on screen. Lives in the tab's session and nowhere else."""
+    """One tab's turns, and the questions that wait. One object for all events of the tab; lives in its session.
 
-    turns: tuple[Shown, ...] = field(default=())
+    Events of a tab run side by side, and what they send can reach the browser in another order. So an answer writes
+    nothing but its own turn, and goes on only while that is `growing`; every event sends the whole conversation as it
+    is by then, and an answer that ends, for whatever reason, sends it last.
+    """
 
-    def history(self) -> tuple[Exchange, ...]:
-        return tuple(shown.exchange for shown in self.turns if shown.exchange)
+    turns: tuple[Shown, ...] = ()
+    growing: Shown | None = None
+    waiting: deque[str] = field(default_factory=deque)
+
+    def ask(self, question: str) -> None:
+        """The question waits for its answer; one that is being written ends where it is. A blank one ends nothing."""
+        if question.strip():
+            self.growing = None
+        self.waiting.append(question)
+
+    def begin(self) -> Shown | None:
+        """The next question as a turn; None where nothing was asked. It grows unless a newer question waits."""
+        question = self.waiting.popleft()
+        if not question.strip():
+            return None
+        shown = Shown(question)
+        self.turns = (*self.turns, shown)
+        self.growing = None if any(map(str.strip, self.waiting)) else shown
+        return shown
+
+    def stop(self) -> None:
+        """Forgets what waits; the answer that is being written ends where it is."""
+        self.growing = None
+        self.waiting.clear()
+
+    def take_last(self) -> str:
+        """Stops, takes the last turn away and returns its question; "" where there is none."""
+        self.stop()
+        if not self.turns:
+            return ""
+        *kept, last = self.turns
+        self.turns = tuple(kept)
+        return last.asked
+
+    def clear(self) -> None:
+        self.stop()
+        self.turns = ()
 
     def messages(self) -> list[dict[str, str]]:
         rows = []
         for shown in self.turns:
-            if shown.asked:
-                rows.append({"role": "user", "content": render.plain(shown.asked)})
-            html = shown.html or '<div class="sb-wait">…</div>'
-            rows.append({"role": "assistant", "content": render.writing(html) if shown.writing else html})
+            rows.append({"role": "user", "content": render.plain(shown.asked)})
+            if shown is self.growing and not shown.finished:
+                html = render.writing(shown.html or '<div class="sb-wait">…</div>')
+            else:
+                html = shown.html or render.note("Stopped before an answer began.")
+            rows.append({"role": "assistant", "content": html})
         return rows
-
-    def settled(self) -> "Conversation":
-        """The same with nothing growing any more: what was stopped stays as far as it came."""
-        return Conversation(tuple(replace(shown, writing=False) for shown in self.turns))
 
     def panel(self) -> str:
         return render.sources_panel([(place, shown.asked, shown.citations) for place, shown in enumerate(self.turns)])
-
-
-@dataclass(slots=True)
-class Questions:
-    """The questions of one tab that wait for their answer. One object for all its events, so that they see it change.
-
-    An answer writes the conversation only while `newest` is its own number: two must not write at once.
-    """
-
-    newest: int = 0
-    waiting: deque[tuple[int, str]] = field(default_factory=deque)
-
-    def ask(self, question: str) -> None:
-        self.newest += 1
-        self.waiting.append((self.newest, question))
-
-    def begin(self) -> tuple[int, str] | None:
-        """The number and text of the next question; None when nothing waits."""
-        return self.waiting.popleft() if self.waiting else None
-
-    def drop(self) -> None:
-        """Forgets what waits, and lets the answer that is being written end where it is."""
-        self.newest += 1
-        self.waiting.clear()
-
-
-def take_last(conversation: Conversation) -> tuple[Conversation, str]:
-    """The conversation without its last asked turn (and what came after it), and that turn's question."""
-    for place in range(len(conversation.turns) - 1, -1, -1):
-        if conversation.turns[place].asked:
-            return Conversation(conversation.turns[:place]), conversation.turns[place].asked
-    return conversation, ""

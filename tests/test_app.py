@@ -6,11 +6,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from app.assembly import Switchboard, describe
-from app.conversation import Conversation, Questions, Shown, take_last
-from app.pages.chat import build_page
+from app.conversation import Conversation, Shown
+from app.pages.chat import ChatPage, build_page
 from chains.turn import Exchange
 from desk.config import ROOT
 
@@ -105,24 +109,79 @@ def test_what_it_runs_on_is_said_without_secrets(board: Switchboard) -> None:
     assert board.embedder.name in text and "it-support" in text and str(board.desk.state) in text
 
 
-def test_the_last_turn_is_taken_back_with_what_followed_it() -> None:
-    talk = Conversation((Shown("one", exchange=Exchange("one", "1")), Shown("two"), Shown("", html="a note")))
-    kept, question = take_last(talk)
-    assert question == "two" and [shown.asked for shown in kept.turns] == ["one"]
-    assert take_last(Conversation()) == (Conversation(), "")
-    assert talk.history() == (Exchange("one", "1"),)
+def asked(*questions: str) -> Conversation:
+    """A conversation in which all of these were asked before the first answer began."""
+    conversation = Conversation()
+    for question in questions:
+        conversation.ask(question)
+    return conversation
 
 
-def test_a_question_that_is_asked_meanwhile_is_the_one_that_may_write() -> None:
-    questions = Questions()
-    questions.ask("first")
-    questions.ask("second")
-    assert questions.begin() == (1, "first") and questions.newest == 2
-    assert questions.begin() == (2, "second")
-    assert questions.begin() is None
-    questions.ask("third")
-    questions.drop()
-    assert questions.begin() is None and questions.newest > 3
+def shown_chat(conversation: Conversation) -> str:
+    return "".join(row["content"] for row in conversation.messages())
+
+
+def test_the_last_turn_is_taken_back() -> None:
+    talk = Conversation((Shown("one", exchange=Exchange("one", "1")), Shown("two")))
+    assert talk.take_last() == "two" and [shown.asked for shown in talk.turns] == ["one"]
+    assert talk.take_last() == "one" and talk.take_last() == "" and talk.turns == ()
+
+
+def test_only_the_newest_question_grows() -> None:
+    conversation = asked("first", "second")
+    first, second = conversation.begin(), conversation.begin()
+    assert first is not None and conversation.growing is second and not conversation.waiting
+    conversation.ask("third")
+    assert conversation.growing is None and "sb-writing" not in shown_chat(conversation)
+
+
+def test_a_blank_question_ends_no_answer() -> None:
+    conversation = asked("first")
+    first = conversation.begin()
+    conversation.ask("  ")
+    assert conversation.growing is first and conversation.begin() is None and conversation.growing is first
+
+
+def answering(board: Switchboard, conversation: Conversation) -> Iterator[tuple[Any, ...]]:
+    return ChatPage(board).answer(conversation, "retrieval", "auto", "")
+
+
+def test_an_answer_shows_the_page_last_and_ends_no_longer_growing(board: Switchboard) -> None:
+    conversation = asked(QUESTION)
+    *_, (messages, panel, _) = answering(board, conversation)
+    assert "12 hours" in messages[1]["content"] and "sb-writing" not in messages[1]["content"]
+    assert "sb-card" in panel and conversation.turns[0].exchange is not None
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_stopped_answer_says_last_how_the_page_stands(board: Switchboard, steps: int) -> None:
+    conversation = asked(QUESTION)
+    answer = answering(board, conversation)
+    for _ in range(steps):
+        assert "sb-writing" in next(answer)[0][1]["content"]
+    conversation.stop()
+    rest = list(answer)
+    assert len(rest) == 1 and "sb-writing" not in rest[0][0][1]["content"]
+    assert rest[0][:2] == (conversation.messages(), conversation.panel())
+
+
+def test_an_answer_writes_nothing_into_a_conversation_that_was_cleared_or_went_on(board: Switchboard) -> None:
+    conversation = asked(QUESTION)
+    old = answering(board, conversation)
+    next(old)
+    conversation.clear()
+    conversation.ask("On which day is salary paid?")
+    new = answering(board, conversation)
+    next(new)
+    list(old)
+    *_, (messages, _, _) = new
+    assert len(messages) == 2 and "salary" in messages[0]["content"] and "12 hours" not in messages[1]["content"]
+
+
+def test_a_question_that_was_stopped_before_its_answer_began_is_not_answered(board: Switchboard) -> None:
+    conversation = asked(QUESTION)
+    conversation.stop()
+    assert len(list(answering(board, conversation))) == 1 and conversation.turns == ()
 
 
 def test_all_ways_to_ask_share_one_limit(board: Switchboard) -> None:

@@ -1,9 +1,9 @@
 """The chat page: a conversation, its cited passages beside it, and the controls of a turn."""
 
+import contextlib
 import secrets
 from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import gradio as gr
 
 from app import render
 from app.assembly import Switchboard
-from app.conversation import Conversation, Questions, Shown, take_last
+from app.conversation import Conversation, Shown
 from chains.turn import (
     BASE_MODEL,
     Cited,
@@ -31,8 +31,8 @@ from index.errors import LibraryError
 AUTO = "auto"
 ROUTE_CHOICES = [("Auto", AUTO), ("Documents", "retrieval"), ("Adapter", "adapter"), ("Both", "both")]
 
-
-Update = tuple[Conversation, list[dict[str, str]], str]
+View = tuple[list[dict[str, str]], str]
+"""What the page shows of a conversation: the chat's messages and the panel beside it."""
 
 
 class ChatPage:
@@ -46,46 +46,32 @@ class ChatPage:
             for name, part in workflow.fields.items()
         }
 
-    def respond(
-        self, conversation: Conversation, question: str, route: str, adapter: str, user: str
-    ) -> Generator[Update, None, None]:
-        """Shows the turn as its events come in. Closing the iterator cancels the turn."""
-        conversation = conversation.settled()
-        place = len(conversation.turns)
-        shown = Shown(asked=question, writing=True)
-        yield _update(conversation, shown)
-        turn = Turn(
-            question=question,
-            history=conversation.history(),
-            route=None if route == AUTO else Route(route),
-            adapter=None if adapter == AUTO else adapter,
-            collections=frozenset({DESK_COLLECTION, collection_of(user)} if user else {DESK_COLLECTION}),
-            user=user,
-        )
-        head, text, understood = "", "", question
+    def write(self, shown: Shown, place: int, turn: Turn) -> Generator[None, None, None]:
+        """Writes the turn at `place` as its events come in, and yields after each. Closing the iterator cancels it."""
+        head, text, understood = "", "", turn.question
         for event in self.board.assistant.answer(turn):
             match event:
                 case Routed(decision=decision, standalone=standalone):
-                    head, understood = render.badge(decision, standalone, question), standalone
+                    head, understood = render.badge(decision, standalone, turn.question), standalone
                 case Filled(fields=fields):
                     head += render.fields_table(fields, self.titles)
                 case Token(text=piece):
                     text += piece
                 case Cited(citation=citation):
-                    shown = replace(shown, citations=(*shown.citations, citation))
+                    shown.citations = (*shown.citations, citation)
                 case Failed(message=message):
-                    shown = replace(shown, html=head + render.failure(message), exchange=None, writing=False)
-                    yield _update(conversation, shown)
+                    shown.html, shown.exchange, shown.finished = head + render.failure(message), None, True
+                    yield
                     continue
                 case Finished(answer=answer):
-                    html = render.rendered(answer, question, place, self.titles)
-                    shown = replace(shown, html=html, citations=answer.citations, writing=False)
-                    yield _update(conversation, shown)
+                    shown.citations = answer.citations
+                    shown.html, shown.finished = render.rendered(answer, turn.question, place, self.titles), True
+                    yield
                     continue
             # A turn that is stopped half-way can still be followed up.
-            exchange = Exchange(understood, text)
-            shown = replace(shown, html=head + render.answer_text(text, shown.citations, place), exchange=exchange)
-            yield _update(conversation, shown)
+            shown.exchange = Exchange(understood, text)
+            shown.html = head + render.answer_text(text, shown.citations, place)
+            yield
 
     def add_files(self, files: list[str] | None, before: str, user: str) -> tuple[str, None]:
         """Adds the files for this user alone and says so above `before`, what was said of earlier ones; each one that
@@ -103,24 +89,36 @@ class ChatPage:
                 sentences.append(f"Not added: {error}")
         return (render.note("\n".join(sentences)) if sentences else "") + before, None
 
-    def answer(
-        self, questions: Questions, conversation: Conversation, route: str, adapter: str, user: str
-    ) -> Iterator[tuple[Any, ...]]:
-        """`respond` for the next question that waits; the route control goes back to Auto.
+    def answer(self, conversation: Conversation, route: str, adapter: str, user: str) -> Iterator[tuple[Any, ...]]:
+        """Shows the answer to the next question that waits, as it grows; the route control goes back to Auto.
 
-        Ends where it is when another question is asked.
+        Ends where it is when the page is stopped or cleared, or another question is asked.
         """
-        begun = questions.begin()
-        if begun is None:
-            gr.Info("Type a question, or paste a ticket.")
-            yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        if not conversation.waiting:
+            yield (gr.skip(),) * 3  # stopped before it began
             return
-        number, question = begun
-        with closing(self.respond(conversation, question, route, adapter, user)) as updates:
-            for place, update in enumerate(updates):
-                if place and questions.newest != number:
-                    return
-                yield *update, AUTO
+        history = tuple(shown.exchange for shown in conversation.turns if shown.exchange)
+        place = len(conversation.turns)
+        shown = conversation.begin()
+        if shown is None:
+            gr.Info("Type a question, or paste a ticket.")
+            yield (gr.skip(),) * 3
+            return
+        yield *_view(conversation), AUTO
+        turn = Turn(
+            question=shown.asked,
+            history=history,
+            route=None if route == AUTO else Route(route),
+            adapter=None if adapter == AUTO else adapter,
+            collections=frozenset({DESK_COLLECTION, collection_of(user)} if user else {DESK_COLLECTION}),
+            user=user,
+        )
+        with contextlib.closing(self.write(shown, place, turn)) as steps:
+            for _ in steps:
+                if conversation.growing is not shown:
+                    break
+                yield *_view(conversation), gr.skip()
+        yield *_view(conversation), gr.skip()
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         base = self.board.engine.base
@@ -132,9 +130,8 @@ class ChatPage:
         ]
 
 
-def _update(conversation: Conversation, shown: Shown) -> Update:
-    now = Conversation((*conversation.turns, shown))
-    return now, now.messages(), now.panel()
+def _view(conversation: Conversation) -> View:
+    return conversation.messages(), conversation.panel()
 
 
 def collection_of(user: str) -> str:
@@ -147,7 +144,6 @@ class Parts:
     """The components of the page that events read or change."""
 
     conversation: gr.State
-    questions: gr.State
     user: gr.BrowserState
     chatbot: gr.Chatbot
     box: gr.Textbox
@@ -178,7 +174,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
 
 def _lay_out(page: ChatPage) -> Parts:
     app = page.board.desk.app
-    conversation, questions = gr.State(Conversation()), gr.State(Questions())
+    conversation = gr.State(Conversation())
     # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
     user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
     with gr.Row(elem_classes="sb-main"):
@@ -206,7 +202,7 @@ def _lay_out(page: ChatPage) -> Parts:
                 height=120,
             )
             added = gr.HTML("", elem_id="sb-added")
-    return Parts(conversation, questions, user, chatbot, box, send, stop, clear, route, adapter, panel, files, added)
+    return Parts(conversation, user, chatbot, box, send, stop, clear, route, adapter, panel, files, added)
 
 
 def _question_row() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
@@ -245,13 +241,13 @@ def _control_row(page: ChatPage) -> tuple[gr.Radio, gr.Dropdown]:
 
 def _connect(page: ChatPage, parts: Parts) -> None:
     """What each event does: the question is taken first, so that the box is free while the answer streams."""
-    shown = [parts.conversation, parts.chatbot, parts.panel]
+    shown = [parts.chatbot, parts.panel]
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
-    def then_answer(taken: Any) -> Any:
-        return taken.then(
+    def then_answer(taken: Any) -> None:
+        taken.then(
             page.answer,
-            [parts.questions, parts.conversation, parts.route, parts.adapter, parts.user],
+            [parts.conversation, parts.route, parts.adapter, parts.user],
             [*shown, parts.route],
             show_progress="hidden",
             # "once" would drop a question that is asked while the answer before it is still being written.
@@ -261,61 +257,54 @@ def _connect(page: ChatPage, parts: Parts) -> None:
             concurrency_limit=page.board.desk.app.parallel_turns,
         )
 
-    typed: list[Any] = [take, [parts.questions, parts.box], parts.box]
-    turns = [
-        then_answer(parts.box.submit(*typed, **quick)),
-        then_answer(parts.send.click(*typed, **quick)),
-        then_answer(parts.chatbot.example_select(pick, parts.questions, None, **quick)),
-        then_answer(parts.chatbot.retry(again, [parts.questions, parts.conversation], parts.conversation, **quick)),
-    ]
-    both = [parts.questions, parts.conversation]
-    parts.chatbot.undo(undo, both, [*shown, parts.box], cancels=turns, **quick)
-    parts.stop.click(settle, both, shown, cancels=turns, **quick)
+    typed: list[Any] = [take, [parts.conversation, parts.box], parts.box]
+    then_answer(parts.box.submit(*typed, **quick))
+    then_answer(parts.send.click(*typed, **quick))
+    then_answer(parts.chatbot.example_select(pick, parts.conversation, None, **quick))
+    then_answer(parts.chatbot.retry(again, parts.conversation, shown, **quick))
+    # None of these uses Gradio's `cancels`: the browser would drop the answer's last word on how the page stands.
+    parts.stop.click(stop, parts.conversation, shown, **quick)
+    parts.chatbot.undo(undo, parts.conversation, [*shown, parts.box], **quick)
     for cleared in (parts.chatbot.clear, parts.clear.click):
-        cleared(clear, parts.questions, [*shown, parts.box, parts.route], cancels=turns, **quick)
+        cleared(clear, parts.conversation, [*shown, parts.box, parts.route], **quick)
     parts.files.upload(
         page.add_files, [parts.files, parts.added, parts.user], [parts.added, parts.files], concurrency_limit=1
     )
 
 
-def take(questions: Questions, question: str) -> str:
+def take(conversation: Conversation, question: str) -> str:
     """The emptied box; the question waits for its answer."""
-    if question.strip():
-        questions.ask(question)
+    conversation.ask(question)
     return ""
 
 
-def pick(questions: Questions, chosen: gr.SelectData) -> None:
+def pick(conversation: Conversation, chosen: gr.SelectData) -> None:
     """An example that was clicked."""
-    questions.ask(str(chosen.value["text"]))
+    conversation.ask(str(chosen.value["text"]))
 
 
-def again(questions: Questions, conversation: Conversation) -> Conversation:
-    """The conversation without its last turn, whose question waits anew."""
-    kept, question = take_last(conversation)
-    if question:
-        questions.ask(question)
-    return kept
+def again(conversation: Conversation) -> View:
+    """The page without its last turn, whose question waits anew."""
+    if question := conversation.take_last():
+        conversation.ask(question)
+    return _view(conversation)
 
 
-def settle(questions: Questions, conversation: Conversation) -> Update:
-    """The page as it is once the growing turn has been stopped."""
-    questions.drop()
-    now = conversation.settled()
-    return now, now.messages(), now.panel()
+def stop(conversation: Conversation) -> View:
+    """The page with nothing growing any more."""
+    conversation.stop()
+    return _view(conversation)
 
 
-def undo(questions: Questions, conversation: Conversation) -> tuple[Any, ...]:
-    """Without its last turn, whose question goes back to the box."""
-    questions.drop()
-    kept, question = take_last(conversation)
-    return kept, kept.messages(), kept.panel(), question
+def undo(conversation: Conversation) -> tuple[Any, ...]:
+    """The page without its last turn, whose question goes back to the box."""
+    question = conversation.take_last()
+    return *_view(conversation), question
 
 
-def clear(questions: Questions) -> tuple[Any, ...]:
-    questions.drop()
-    empty = Conversation()
-    return empty, [], empty.panel(), "", AUTO
+def clear(conversation: Conversation) -> tuple[Any, ...]:
+    conversation.clear()
+    return *_view(conversation), "", AUTO
 
 
 def _welcome() -> str:
