@@ -16,7 +16,6 @@ if str(ROOT) not in sys.path:
 
 if TYPE_CHECKING:
     from app.assembly import Switchboard
-    from index.library import BuildProgress
 
 INTRUDER = (
     "The package {name!r} was imported from {where}, not from {root}. Another package of that name is "
@@ -43,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     ask.add_argument("question", help="the message, as it would be typed in the chat")
     ask.add_argument("--route", choices=["auto", "retrieval", "adapter", "both"], default="auto")
     ask.add_argument("--adapter", default=None, metavar="NAME", help="an adapter's name, or `base`")
+    ask.add_argument("--groups", default="", metavar="A,B", help="answer as for a member of these groups")
     ask.add_argument("--json", action="store_true", help="print the turn's events, one JSON object per line")
     ask.add_argument("--desk", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -76,26 +76,9 @@ def _quiet() -> None:
 def _assemble(options: argparse.Namespace) -> "Switchboard":
     from app.assembly import assemble
     from desk.config import DEFAULT_DESK, load_desk
+    from index.progress import ProgressBar
 
-    return assemble(load_desk(options.desk or DEFAULT_DESK), Progress())
-
-
-class Progress:
-    """A progress bar on standard error for the index build; opens with the first file."""
-
-    def __init__(self) -> None:
-        self._bar: object | None = None
-
-    def __call__(self, progress: "BuildProgress") -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=progress.total, unit="document", desc="Building the index", file=sys.stderr)
-        bar = self._bar
-        assert isinstance(bar, tqdm)
-        bar.update(progress.done - bar.n)
-        if progress.done >= progress.total:
-            bar.close()
+    return assemble(load_desk(options.desk or DEFAULT_DESK), ProgressBar())
 
 
 def _ask(options: argparse.Namespace) -> int:
@@ -105,6 +88,7 @@ def _ask(options: argparse.Namespace) -> int:
     board = _assemble(options)
     turn = Turn(
         question=options.question,
+        collections=board.library.readable(frozenset(filter(None, options.groups.split(",")))),
         route=None if options.route == "auto" else Route(options.route),
         adapter=options.adapter,
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from adapters.engine import Engine
 from chains.assistant import Assistant, fit_router
 from desk.config import Desk
+from index.build import BuildProgress
 from index.embed import Embedder
-from index.library import BuildProgress, Library, open_library
+from index.library import Library, open_library
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from app.assembly import Switchboard
 from app.pages.chat import build_page
 from app.render import source_page
+from desk.config import UPLOADS
+from index.document import NO_GROUPS, Document
 
 THEME = Path(__file__).parent / "theme"
 
@@ -36,9 +38,16 @@ def build_server(board: Switchboard) -> FastAPI:
     def healthz() -> dict[str, object]:
         return {"status": "ok", "documents": board.library.status().documents}
 
+    def open_document(document_id: str) -> Document | None:
+        """A document that may be read by whoever has the link."""
+        document = board.library.document(document_id)
+        if document is None or document.collection.startswith(UPLOADS):
+            return document
+        return document if document.collection in board.library.readable(NO_GROUPS) else None
+
     @server.get("/source/{document_id}")
     def source(document_id: str, start: int = 0, end: int = 0) -> HTMLResponse:
-        document = board.library.document(document_id)
+        document = open_document(document_id)
         if document is None:
             raise HTTPException(404, "This document is no longer in the library.")
         return HTMLResponse(source_page(document, start, end), headers=_LOCKED)
@@ -46,7 +55,7 @@ def build_server(board: Switchboard) -> FastAPI:
     @server.get("/source/{document_id}/original")
     def original(document_id: str) -> Response:
         path = board.library.original(document_id)
-        document = board.library.document(document_id)
+        document = open_document(document_id)
         if path is None or document is None or not path.is_file():
             raise HTTPException(404, "The original of this document is no longer there.")
         name = Path(document.path).name

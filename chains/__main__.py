@@ -35,7 +35,7 @@ def _route(desk: "Desk", as_json: bool) -> int:
     from chains.router import RouterInput
     from chains.turn import Routed
     from chains.workflow import look_up
-    from index.document import DESK_COLLECTION
+    from index.document import NO_GROUPS
     from index.library import open_library
 
     library = open_library(desk.index)
@@ -47,7 +47,7 @@ def _route(desk: "Desk", as_json: bool) -> int:
             continue
         vector = embedder.embed([message])[0]
         found, ordered = look_up(
-            library, library.embedder.embed, message, vector, desk.chains.passages, frozenset({DESK_COLLECTION})
+            library, library.embedder.embed, message, vector, desk.chains.passages, library.readable(NO_GROUPS)
         )
         decision = router.decide(RouterInput(vector, found, ordered))
         if as_json:

@@ -27,7 +27,7 @@ from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gath
 from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
 from chains.workflow import look_up, run_workflow
 from desk.config import ChainSettings
-from index.document import DESK_COLLECTION
+from index.document import NO_GROUPS
 from index.embed import Embedder
 from index.errors import LibraryError
 from index.library import Library
@@ -214,7 +214,7 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
         [turn for turn in read_golden(settings.golden_dev) if not turn.history] if settings.golden_dev.exists() else []
     )
     if golden:
-        readable = frozenset({DESK_COLLECTION})
+        readable = library.readable(NO_GROUPS)
 
         def given(text: str, vector: Vectors) -> RouterInput:
             return RouterInput(vector, *look_up(library, embedder.embed, text, vector, settings.passages, readable))

@@ -22,6 +22,11 @@ EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
 
 
+RESERVED = frozenset({"desk"})
+"""Collections that are not for the owner to name: the one of every document that no other collection takes in."""
+UPLOADS = "user:"
+"""What the name of a collection begins with that holds somebody's uploads."""
+
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -47,6 +52,13 @@ class IndexFile(_Edge):
     passages: int = Field(default=5, ge=1, le=20)
 
 
+class CollectionFile(_Edge):
+    """A folder of documents that only members of some groups may read; none means everyone."""
+
+    folder: str
+    groups: tuple[str, ...] = ()
+
+
 class DeskFile(_Edge):
     title: str
     description: str
@@ -54,6 +66,7 @@ class DeskFile(_Edge):
     contact: str = ""
     models: ModelsFile = ModelsFile()
     index: IndexFile = IndexFile()
+    collections: dict[str, CollectionFile] = {}
     limits: LimitsFile = LimitsFile()
 
 
@@ -98,6 +111,15 @@ class WorkflowFile(_Edge):
 
 
 @dataclass(frozen=True, slots=True)
+class CollectionSettings:
+    """The documents below `folder` (relative to the desk), for members of `groups`; with none, for everyone."""
+
+    name: str
+    folder: str
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSettings:
     """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB."""
 
@@ -108,6 +130,7 @@ class IndexSettings:
     passages: int
     upload_mb: int
     threads: int
+    collections: tuple[CollectionSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +216,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             passages=file.index.passages,
             upload_mb=file.limits.upload_mb,
             threads=file.models.threads,
+            collections=_collections(root, file.collections),
         ),
         adapters=AdapterSettings(
             base=_base(root, file.models.base),
@@ -224,6 +248,21 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             upload_mb=file.limits.upload_mb,
         ),
     )
+
+
+def _collections(root: Path, files: dict[str, CollectionFile]) -> tuple[CollectionSettings, ...]:
+    found = []
+    for name, file in files.items():
+        folder = Path(file.folder)
+        if name in RESERVED or name.startswith(UPLOADS):
+            raise DeskError(f"{root / 'desk.yaml'}: collections.{name} is a reserved name: choose another.")
+        if folder.is_absolute() or ".." in folder.parts or folder.parts[:1] != ("documents",):
+            raise DeskError(
+                f"{root / 'desk.yaml'}: collections.{name}.folder is {file.folder!r}: name a folder below documents/, "
+                "for example documents/people."
+            )
+        found.append(CollectionSettings(name, folder.as_posix(), frozenset(file.groups)))
+    return tuple(found)
 
 
 def _base(root: Path, value: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line of the library: add, build, status, search, remove, verify.
+"""The command line of the library: add, build, status, search, remove, verify, backup, restore.
 
 Results go to standard output (one JSON object per line with --json), progress and logs to standard error.
 A command that fails says why in one sentence on standard error and exits with 2.
@@ -6,9 +6,11 @@ A command that fails says why in one sentence on standard error and exits with 2
 
 import argparse
 import dataclasses
+import datetime
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +18,17 @@ from typing import Any
 
 from desk.config import DEFAULT_DESK, IndexSettings, load_desk
 from desk.errors import DeskError
-from index.document import DESK_COLLECTION, DocumentInfo, ScoredPassage
+from index.build import BuildReport
+from index.document import DESK_COLLECTION, NO_GROUPS, DocumentInfo, Filter, ScoredPassage
 from index.embed import MiniLM
 from index.errors import LibraryError, SourceError
-from index.library import BuildProgress, BuildReport, Library, open_library, supported
+from index.library import Library, open_library, restore_library, supported
+from index.progress import ProgressBar
 
 Write = Callable[[dict[str, Any], str], None]
 """Prints one result: as JSON, or the sentence beside it."""
+WATCH_S = 2.0
+"""Seconds between two looks at the documents folder; a look costs the size and time of each file."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,14 +68,26 @@ def _parser() -> argparse.ArgumentParser:
 
     add = command("add", _add, "copy files, or the files of a folder, into the library")
     add.add_argument("paths", type=Path, nargs="+", metavar="PATH")
-    command("build", _build, "bring the library up to the desk's documents folder")
+    build = command("build", _build, "bring the library up to the desk's documents folder")
+    build.add_argument("--watch", action="store_true", help="keep up with the folder until Ctrl+C")
     command("status", _status, "what the library holds, and which files could not be read")
     find = command("search", _search, "the passages that fit a question best")
     find.add_argument("query", metavar="QUERY")
     find.add_argument("-k", type=_positive, default=5, help="how many passages (default: 5)")
+    find.add_argument("--groups", type=_names, default=NO_GROUPS, metavar="A,B", help="search what these may read")
+    find.add_argument("--source", metavar="PATH", help="only this document, or those below this folder")
+    find.add_argument("--formats", type=_names, metavar="A,B", help="only these formats, for example pdf,docx")
+    find.add_argument("--since", type=_date, metavar="DATE", help="only documents that state this date or a later one")
+    find.add_argument(
+        "--until", type=_date, metavar="DATE", help="only documents that state this date or an earlier one"
+    )
     remove = command("remove", _remove, "remove a document that was added")
     remove.add_argument("id", metavar="ID")
     command("verify", _verify, "check that database, indexes and files agree; exit status 1 if they do not")
+    backup = command("backup", _backup, "write the library and the files that people added to one file")
+    backup.add_argument("file", type=Path, metavar="FILE")
+    back = command("restore", _restore, "put a backup in the library's place, also while the app runs")
+    back.add_argument("file", type=Path, metavar="FILE")
     return parser
 
 
@@ -79,30 +97,21 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[BuildProgress], None]]:
-    """A function that draws a bar on standard error, made on its first call."""
-    from tqdm import tqdm
+def _names(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in text.split(",") if part.strip())
 
-    bars: list[Any] = []
 
-    def draw(progress: BuildProgress) -> None:
-        if not bars:
-            bars.append(tqdm(total=progress.total, desc="Building the index", unit="file", file=sys.stderr))
-        bars[0].update(progress.done - bars[0].n)
-
+def _date(text: str) -> str:
     try:
-        yield draw
-    finally:
-        for bar in bars:
-            bar.close()
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-25") from None
 
 
 @contextmanager
 def _opened(settings: IndexSettings) -> Iterator[Library]:
     """The library, built if absent or stale."""
-    with _progress() as draw:
-        library = open_library(settings, draw)
+    library = open_library(settings, ProgressBar())
     try:
         for path, reason in library.status().failures:
             logging.getLogger(__name__).warning("%s was left out: %s", path, reason)
@@ -141,19 +150,28 @@ def _chosen(paths: list[Path], settings: IndexSettings) -> Iterator[tuple[Path, 
 def _build(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
     library = Library.open(settings, MiniLM(settings.models, settings.threads))
     try:
-        with _progress() as draw:
-            report = library.build(draw)
+        _build_once(library, write)
+        while options.watch:
+            time.sleep(WATCH_S)
+            if library.is_stale():
+                time.sleep(WATCH_S)  # a file that is being copied is not read half
+                _build_once(library, write)
     finally:
         library.close()
+    return 0
+
+
+def _build_once(library: Library, write: Write) -> None:
+    report = library.build(ProgressBar())
     for path, reason in report.failures:
         print(f"{path} was left out: {reason}", file=sys.stderr)
     write({"type": "built"} | dataclasses.asdict(report), _report(report))
-    return 0
 
 
 def _report(report: BuildReport) -> str:
     return (
-        f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, "
+        f"{report.added} added, {report.changed} changed, {report.moved} moved, "
+        f"{report.removed} removed, {report.unchanged} unchanged, "
         f"{len(report.failures)} not readable, in {report.seconds:.1f} s."
     )
 
@@ -165,7 +183,8 @@ def _status(options: argparse.Namespace, settings: IndexSettings, write: Write) 
         write(
             {"type": "status"} | dataclasses.asdict(status),
             f"{status.documents} documents ({formats}), {status.passages} passages of at most "
-            f"{status.chunk_tokens} tokens\nembedded by {status.embedding_model}\nstored in {status.state}",
+            f"{status.chunk_tokens} tokens\nembedded by {status.embedding_model} "
+            f"(search: {status.index})\nstored in {status.state}",
         )
         for info in library.documents():
             write({"type": "document"} | dataclasses.asdict(info), _listed(info))
@@ -181,7 +200,8 @@ def _listed(info: DocumentInfo) -> str:
 def _search(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
     with _opened(settings) as library:
         vector = library.embedder.embed([options.query])[0]
-        result = library.search(options.query, vector, options.k, frozenset({DESK_COLLECTION}))
+        only = Filter(options.source, options.formats, options.since, options.until)
+        result = library.search(options.query, vector, options.k, library.readable(options.groups), only)
         for rank, hit in enumerate(result.hits, 1):
             write({"type": "hit", "rank": rank} | dataclasses.asdict(hit), _found(rank, hit))
     return 0
@@ -209,6 +229,26 @@ def _verify(options: argparse.Namespace, settings: IndexSettings, write: Write) 
     if not problems:
         write({"type": "verified"}, "Database, indexes and files agree.")
     return 1 if problems else 0
+
+
+def _backup(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    with _opened(settings) as library:
+        contents = library.back_up(options.file)
+    added = len(contents.files) - 1
+    sentence = f"{options.file} holds {contents.documents} documents and {added} added files."
+    write({"type": "backup", "file": str(options.file), "documents": contents.documents, "added": added}, sentence)
+    return 0
+
+
+def _restore(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    contents = restore_library(settings, options.file)
+    with _opened(settings) as library:
+        documents = library.status().documents
+    sentence = (
+        f"{contents.documents} documents are back from {options.file}; with the desk's files it is {documents} now."
+    )
+    write({"type": "restored", "restored": contents.documents, "documents": documents}, sentence)
+    return 0
 
 
 if __name__ == "__main__":

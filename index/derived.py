@@ -1,189 +1,326 @@
-"""The vector index and the lexical index as one: loaded if they fit the store, else made again from it.
+"""The vector index and the lexical index as one. Derived from the store, whose every state they can catch up with.
 
-On disk they stand beside a manifest that says what they were made of. The manifest goes before a change and
-comes back after it, so that a crash leaves none, and the next start rebuilds.
+Small libraries hold their vectors in memory, read from the store at the start. From `EXACT_ROWS` vectors on, a graph
+is built and mapped from its file; what comes afterwards is searched exactly beside it until the next `tidy`. The
+lexical index notes the revision that it was brought to, the manifest that of the graph: both notes come last, and to
+take a change in twice does no harm.
 """
 
 import logging
 import secrets
+import shutil
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from index.document import NO_FILTER, Filter
 from index.errors import StoreError
 from index.lexical import LEXICAL_VERSION, LexicalIndex
-from index.store import MOST_SENTENCES, Store, vector_ids
-from index.vectors import METRIC, Allowed, VectorIndex
+from index.store import Changes, Store
+from index.vectors import METRIC, ExactVectors, GraphVectors, Within, build_graph, graph_hash, remove_graph
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1
-_MOST_ALLOWED = 64
-"""How many users' sets of collections are kept ready: at 100,000 passages one takes about 3 MB."""
+_FORMAT = 2
+EXACT_ROWS = 200_000
+"""With more vectors than this an exact search takes over 25 ms on one core."""
+SENTENCES_EACH = 4
+"""How many sentences are looked at for each passage that an exact search is to put forward."""
+GRAPH_EXTRA = 4
+"""How many candidates the graph puts forward for each passage that is wanted, since their sentences decide."""
+_MOST_WITHIN = 64
+"""How many users' sets of passages are kept ready: at 100,000 passages one takes about 0.2 MB."""
 
-TextRow = tuple[int, str, str, str, str]
-"""(number, title, section, text, collection) of a passage."""
+
+class Graph(BaseModel):
+    """A graph in a file: up to which revision it holds the library's passages, and how well it finds them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    sha256: str
+    revision: int
+    passages: int
+    effort: int
+    recall_at_10: float
 
 
 class Manifest(BaseModel):
-    """What index files were made of; `generation` is random and changes with every save."""
+    """What the index files were made of."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int
+    library: str
     embedding_model: str
     dimension: int
     metric: str
-    chunking: str
-    lexical: int
-    corpus_hash: str
-    generation: str
+    graph: Graph | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """The state of the library that the lexical index was written for."""
+
+    library: str
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{LEXICAL_VERSION}:{self.library}:{self.revision}"
+
+    @classmethod
+    def read(cls, text: str) -> "_Mark | None":
+        """None for no mark, or one of another version."""
+        version, _, rest = text.partition(":")
+        library, _, revision = rest.partition(":")
+        return cls(library, int(revision)) if version == str(LEXICAL_VERSION) and revision.isdecimal() else None
 
 
 class Derived:
-    """Both indexes in memory. The caller holds the writer lock for every method but `allowed`."""
+    """Both indexes. The caller holds the writer lock for every method but those that search."""
 
-    def __init__(self, store: Store, folder: Path, model: str, dimension: int, chunking: str) -> None:
+    def __init__(
+        self, store: Store, folder: Path, name: str, dimension: int, threads: int, exact_rows: int = EXACT_ROWS
+    ) -> None:
         self._store = store
         self._folder = folder
-        self._model = model
+        self._name = name
         self._dimension = dimension
-        self._chunking = chunking
-        self._manifest: Manifest | None = None
-        self._allowed: dict[frozenset[str], Allowed] = {}
-        self._members: dict[str, list[int]] = {}
-        self.sentences: dict[int, int] = {}
-        """How many sentences each passage has."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.vectors = VectorIndex(dimension)
-        self.lexical: LexicalIndex
-        self.revision = -1
+        self._threads = threads
+        self._exact_rows = exact_rows
         self.load()
+
+    def load(self) -> None:
+        """Opens what is on disk and brings it up to the store; makes anew what is damaged or of another library."""
+        self.state = ("", -1)
+        self.model = self._store.model(self._name, self._dimension)
+        self._own = self._folder / f"vectors-{self.model}"
+        self._own.mkdir(parents=True, exist_ok=True)
+        self._within: OrderedDict[tuple[frozenset[str], Filter], Within | None] = OrderedDict()
+        self._members = np.empty((0, 2), np.int64)
+        self._recent = ExactVectors(self._dimension)
+        self._dead = False
+        self._manifest = self._read_manifest()
+        self._graph = self._open_graph()
+        self._drop_graphs()
+        self._open_words()
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Takes in what the store has gained and lost since. No search may run meanwhile.
+
+        What would more than double the vectors that are searched one by one goes into a graph at once, which keeps the
+        cost of a long build within twice that of the last graph.
+        """
+        library, revision = self._store.state()
+        if self.state == (library, revision):
+            return
+        if self.state[0] not in ("", library):
+            return self.load()
+        changes = self._store.changes(self.state[1])
+        self._take_words(library, changes.revision)
+        members = np.concatenate([self._members, changes.added])
+        self._members = members[~np.isin(members[:, 0], changes.gone)] if len(changes.gone) else members
+        self._within.clear()
+        self.state = (library, changes.revision)
+        numbers = self._missing(changes)
+        most = max(self._exact_rows, len(self._graph) if self._graph is not None else 0)
+        if len(numbers) + len(self._recent) > 2 * most:
+            self._build_graph()
+            return
+        if len(numbers):
+            self._recent.add(self._store.vectors(self.model, None if len(numbers) == len(self._members) else numbers))
+        if len(changes.gone):
+            self._drop_dead()
+
+    def drop_others(self) -> None:
+        """Forgets the vectors of every other model."""
+        self._store.drop_models(keep=self.model)
+        for folder in self._folder.glob("vectors-*"):
+            if folder != self._own:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Builds a graph where too many vectors are searched one by one, and writes the manifest."""
+        if int(self._alive().sum()) > self._exact_rows:
+            self._build_graph()
+        self._write_manifest()
+
+    def nearest(
+        self, vector: NDArray[np.float32], n: int, collections: frozenset[str], only: Filter = NO_FILTER
+    ) -> list[int]:
+        """The numbers of about the `n` nearest passages of these collections, and some more."""
+        within = self._allowed(collections, only)
+        found = dict.fromkeys(number for number, _ in self._recent.search(vector, n * SENTENCES_EACH, within))
+        if self._graph is not None:
+            found.update(dict.fromkeys(number for number, _ in self._graph.search(vector, n * GRAPH_EXTRA, within)))
+        return list(found)
+
+    def words(
+        self, terms: Sequence[str], n: int, collections: frozenset[str], only: Filter = NO_FILTER
+    ) -> list[tuple[int, float]]:
+        """At most n (number, BM25 score) pairs, best first."""
+        return self.lexical.search(terms, n, collections, only)
+
+    def frequencies(self, terms: Sequence[str], collections: frozenset[str]) -> tuple[dict[str, int], int]:
+        """In how many passages of `collections` each term stands, and how many there are."""
+        return self.lexical.frequencies(terms, collections)
+
+    @property
+    def graph(self) -> Graph | None:
+        """What the manifest says of the graph, where there is one."""
+        return self._manifest.graph if self._graph is not None and self._manifest else None
+
+    def problems(self) -> list[str]:
+        """Where the indexes differ from the store, one sentence each."""
+        found = []
+        numbers = self._store.changes(-1).added[:, 0]
+        if not np.array_equal(np.sort(self._members[:, 0]), numbers):
+            found.append(f"The indexes know {len(self._members)} passages, the library {len(numbers)}.")
+        if len(self.lexical) != len(numbers):
+            found.append(f"The lexical index holds {len(self.lexical)} passages, the library {len(numbers)}.")
+        exact = self._recent.passages()
+        in_graph = set(self._graph.owners.tolist()) if self._graph is not None else set()
+        lacking = wrong = 0
+        for number, rows in self._store.vectors(self.model):
+            if number in exact:
+                wrong += not np.array_equal(exact[number], rows)
+            else:
+                lacking += number not in in_graph
+            if len(rows) and not np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-4):
+                found.append(f"The stored vectors of passage {number} are not of length 1.")
+        if lacking or wrong:
+            found.append(f"The vector index lacks {lacking} passages and holds other vectors of {wrong}.")
+        if self.graph is not None and graph_hash(self._own / self.graph.file) != self.graph.sha256:
+            found.append(f"The vector index {self.graph.file} is damaged: start the program again to rebuild it.")
+        return found
 
     @property
     def _manifest_path(self) -> Path:
-        return self._folder / "manifest.json"
+        return self._own / "manifest.json"
 
-    def is_current(self) -> bool:
-        """Whether nobody else changed the store or the files since they were loaded or saved here."""
-        return self.revision == self._store.revision() and self._manifest == self._read_manifest()
+    def _open_words(self) -> None:
+        folder = self._folder / "lexical"
+        try:
+            self.lexical = LexicalIndex(folder)
+        except StoreError as error:
+            _LOG.info("Making the lexical index again from the library: %s", error)
+            self.lexical = LexicalIndex.create(folder, [], "")
 
-    def load(self) -> None:
-        """Reads the files, or makes them again where they do not fit the store or are damaged."""
-        revision = self._store.revision()
-        manifest = self._read_manifest()
-        expected = self._describe(manifest.generation if manifest else "")
-        fault = "there is no index yet" if manifest is None else "the index does not fit the library"
-        if manifest == expected:
-            try:
-                vectors = VectorIndex.load(self._folder / "vectors.faiss", self._dimension)
-                lexical = LexicalIndex(self._folder / "lexical")
-                numbers, _ = self._store.vectors(self._model, self._dimension)
-                if len(lexical) != self._passages() or not np.array_equal(vectors.numbers(), numbers):
-                    raise StoreError("the index lacks passages")
-                self.vectors, self.lexical, self._manifest = vectors, lexical, manifest
-                self._remember(revision)
-                return
-            except StoreError as error:
-                fault = str(error)
-        if revision > 0:
-            _LOG.info("Making the search index again from the library: %s", fault)
-        self._rebuild()
-        self._remember(revision)
-
-    def write_words(self, rows: Sequence[TextRow], gone: Sequence[int]) -> None:
-        """First half of a change: on disk, not yet seen by searches. From here to `save` there is no manifest."""
-        self._manifest_path.unlink(missing_ok=True)
-        self.lexical.write(rows, gone)
-
-    def swap(
-        self,
-        numbers: Sequence[int],
-        vectors: Sequence[NDArray[np.float32]],
-        gone: Sequence[int],
-        revision: int,
-    ) -> None:
-        """Second half: in memory. `vectors` has a row per sentence of each passage. No search may run meanwhile."""
-        self.vectors.remove(self._ids_of(gone))
-        for number, rows in zip(numbers, vectors, strict=True):
-            self.vectors.add(vector_ids(number, len(rows)), rows)
+    def _take_words(self, library: str, revision: int) -> None:
+        """Brings the lexical index to a revision, from whatever state it is in."""
         self.lexical.refresh()
-        self._remember(revision)
+        mark = _Mark.read(self.lexical.mark)
+        if mark is not None and mark.library == library and mark.revision <= revision:
+            if mark.revision < revision:
+                changes = self._store.changes(mark.revision)
+                # A passage that came is dropped first: after a crash it may be there already.
+                gone = np.concatenate([changes.gone, changes.added[:, 0]])
+                self.lexical.write(self._store.texts(changes.added[:, 0]), gone, str(_Mark(library, revision)))
+                self.lexical.refresh()
+            if len(self.lexical) == self._store.counts()[1]:
+                return
+        self.lexical = LexicalIndex.create(self._folder / "lexical", self._store.texts(), str(_Mark(library, revision)))
 
-    def save(self) -> None:
-        """Writes what is in memory, then the manifest."""
-        self.vectors.save(self._folder / "vectors.faiss")
-        manifest = self._describe(secrets.token_hex(8))
+    def _open_graph(self) -> GraphVectors | None:
+        library, revision = self._store.state()
+        if self._manifest is None or self._manifest.graph is None:
+            return None
+        graph, path = self._manifest.graph, self._own / self._manifest.graph.file
+        try:
+            if (self._manifest.library, self._manifest.embedding_model) != (library, self._name):
+                raise StoreError(f"The vector index {path} belongs to another library or model.")
+            if graph.revision > revision or graph_hash(path) != graph.sha256:
+                raise StoreError(f"The vector index {path} is damaged.")
+            return GraphVectors.load(path, self._dimension, graph.effort)
+        except StoreError as error:
+            _LOG.info("Making the vector index again from the library: %s", error)
+            self._manifest = None
+            return None
+
+    def _drop_graphs(self) -> None:
+        """Deletes the graphs that the manifest does not name: of a build that was killed."""
+        named = self._manifest.graph.file if self._manifest and self._manifest.graph else ""
+        for path in self._own.glob("graph-*.faiss"):
+            if path.name != named:
+                remove_graph(path)
+
+    def _missing(self, changes: Changes) -> NDArray[np.int64]:
+        """The numbers among those that came whose vectors the graph does not hold."""
+        numbers = changes.added[:, 0]
+        return numbers if self._graph is None else numbers[~np.isin(numbers, self._graph.owners)]
+
+    def _alive(self) -> NDArray[np.bool_]:
+        """Which of the vectors that are searched one by one belong to passages that are still there."""
+        return np.isin(self._recent.owners, self._members[:, 0])
+
+    def _drop_dead(self) -> None:
+        """Reads the vectors that are searched one by one anew where most of them are of passages that are gone."""
+        alive = self._alive()
+        if len(alive) > 2 * alive.sum() + 1000:
+            numbers = np.unique(self._recent.owners[alive])
+            self._recent = ExactVectors(self._dimension)
+            self._recent.add(self._store.vectors(self.model, numbers))
+            alive = self._alive()
+        in_graph = self._graph is not None and bool(np.isin(self._graph.owners, self._members[:, 0], invert=True).any())
+        self._dead = in_graph or not bool(alive.all())
+
+    def _build_graph(self) -> None:
+        name = f"graph-{secrets.token_hex(4)}.faiss"
+        path = self._own / name
+        total = len(self._members)
+        effort, recall = build_graph(path, self._store.vectors(self.model), total, self._dimension, self._threads)
+        described = Graph(
+            file=name,
+            sha256=graph_hash(path),
+            revision=self.state[1],
+            passages=total,
+            effort=effort,
+            recall_at_10=round(recall, 4),
+        )
+        self._graph = GraphVectors.load(path, self._dimension, effort)
+        self._recent = ExactVectors(self._dimension)
+        self._dead = False
+        self._within.clear()
+        self._write_manifest(described)
+        self._drop_graphs()
+
+    def _allowed(self, collections: frozenset[str], only: Filter) -> Within | None:
+        """The passages that a search may return; None where that is every row of the indexes."""
+        key = (collections, only)
+        if key not in self._within:
+            keys = self._store.keys(collections, only)
+            inside = np.isin(self._members[:, 1], keys)
+            whole = not self._dead and bool(inside.all())
+            self._within[key] = None if whole else Within(self._members[inside, 0])
+            while len(self._within) > _MOST_WITHIN:
+                self._within.popitem(last=False)
+        return self._within[key]
+
+    def _write_manifest(self, graph: Graph | None = None) -> None:
+        kept = graph or (self.graph if self._graph is not None else None)
+        manifest = Manifest(
+            format=_FORMAT,
+            library=self.state[0],
+            embedding_model=self._name,
+            dimension=self._dimension,
+            metric=METRIC,
+            graph=kept,
+        )
+        if manifest == self._manifest:
+            return
         beside = self._manifest_path.with_suffix(".part")
         beside.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         beside.replace(self._manifest_path)
         self._manifest = manifest
 
-    def allowed(self, collections: frozenset[str]) -> Allowed | None:
-        """The passages of some collections for the vector search; None where that is every passage."""
-        if collections.issuperset(self._members):
-            return None
-        found = self._allowed.get(collections)
-        if found is None:
-            numbers = [number for name in collections for number in self._members.get(name, [])]
-            if len(self._allowed) >= _MOST_ALLOWED:
-                self._allowed = {}
-            found = self._allowed[collections] = Allowed(self._ids_of(numbers))
-        return found
-
-    def problems(self) -> list[str]:
-        """Where the indexes differ from the store, one sentence each."""
-        found = []
-        numbers, vectors = self._store.vectors(self._model, self._dimension)
-        if not np.array_equal(self.vectors.numbers(), numbers):
-            found.append(f"The vector index holds {len(self.vectors)} sentences, the library {len(numbers)}.")
-        elif any(not np.array_equal(self.vectors.vector(int(n)), row) for n, row in zip(numbers, vectors, strict=True)):
-            found.append("The vector index holds other vectors than the library.")
-        if len(vectors) and not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4):
-            found.append("Some stored vectors are not of length 1.")
-        if len(self.lexical) != self._passages():
-            found.append(f"The lexical index holds {len(self.lexical)} passages, the library {self._passages()}.")
-        return found
-
-    def _ids_of(self, numbers: Sequence[int]) -> NDArray[np.int64]:
-        """The vector ids in the index that belong to some passages."""
-        ids = self.vectors.numbers()
-        return ids[np.isin(ids // MOST_SENTENCES, np.asarray(numbers, dtype=np.int64))]
-
-    def _rebuild(self) -> None:
-        self._manifest_path.unlink(missing_ok=True)
-        numbers, vectors = self._store.vectors(self._model, self._dimension)
-        self.vectors = VectorIndex(self._dimension)
-        self.vectors.add(numbers, vectors)
-        self.lexical = LexicalIndex.create(self._folder / "lexical", self._store.texts())
-        self.save()
-
-    def _remember(self, revision: int) -> None:
-        self.revision = revision
-        self._members = self._store.numbers_by_collection()
-        self._allowed = {}
-        passages, counts = np.unique(self.vectors.numbers() // MOST_SENTENCES, return_counts=True)
-        self.sentences = dict(zip(passages.tolist(), counts.tolist(), strict=True))
-
-    def _passages(self) -> int:
-        return sum(info.passages for info in self._store.documents())
-
-    def _describe(self, generation: str) -> Manifest:
-        return Manifest(
-            format=_FORMAT,
-            embedding_model=self._model,
-            dimension=self._dimension,
-            metric=METRIC,
-            chunking=self._chunking,
-            lexical=LEXICAL_VERSION,
-            corpus_hash=self._store.corpus_hash(),
-            generation=generation,
-        )
-
     def _read_manifest(self) -> Manifest | None:
         try:
-            return Manifest.model_validate_json(self._manifest_path.read_bytes())
+            manifest = Manifest.model_validate_json(self._manifest_path.read_bytes())
         except (OSError, ValidationError):
             return None
+        return manifest if manifest.format == _FORMAT else None

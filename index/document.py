@@ -27,7 +27,7 @@ class Document:
     """One source as stored: its plain text and where its blocks are in it.
 
     `path` is relative to the desk (documents/it/x.md) or the name of an upload; `id` is stable for a path
-    in the desk's collection and random elsewhere; `content_hash` is the SHA-256 of the file's bytes;
+    of the desk and random elsewhere; `content_hash` is the SHA-256 of the file's bytes;
     `updated` is the ISO date that the text itself states, if any; `outdated` is whether the text says at
     its head that it no longer applies.
     """
@@ -99,6 +99,25 @@ class ScoredPassage:
     def evidence(self) -> float:
         """How clearly the passage is about the query: the mean of cosine and coverage, in [-0.5, 1]."""
         return 0.5 * self.similarity + 0.5 * self.coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a search is narrowed to, beside what may be read; None narrows nothing.
+
+    `source` is a document's path or a folder above it, `formats` are names as in `Document.format`; `since` and `until`
+    are ISO dates, both inclusive, which only documents that state a date can satisfy.
+    """
+
+    source: str | None = None
+    formats: frozenset[str] | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+NO_FILTER = Filter()
+NO_GROUPS: frozenset[str] = frozenset()
+"""There are no accounts yet: whoever has the page open is in no group."""
 
 
 @dataclass(frozen=True, slots=True)

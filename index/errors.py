@@ -5,6 +5,7 @@ LibraryError
 ├── SourceError      a file cannot be read: which, why, what to do
 ├── EmbedderError    the embedding model is missing or not the expected one
 └── StoreError       the stored library and the program do not fit together
+    └── DamagedError the database is damaged; a backup brings it back
 """
 
 
@@ -22,3 +23,7 @@ class EmbedderError(LibraryError):
 
 class StoreError(LibraryError):
     """The database or an index file is damaged or was written by another version."""
+
+
+class DamagedError(StoreError):
+    """The database itself is damaged: what is derived from it cannot help."""

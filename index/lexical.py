@@ -3,15 +3,20 @@
 import math
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from index.document import NO_FILTER, Filter
 from index.errors import StoreError
+from index.store import TextRow
 
 _ANALYZER = "switchboard_en"
-LEXICAL_VERSION = 1
+LEXICAL_VERSION = 2
 """Raised when texts are analysed differently: the index on disk is then made again."""
 _FIELDS = {"body": 1.0, "title": 0.6, "section": 0.8}
 """Weights of the fields: body text first; chosen on the sample desk, where titles repeat common words."""
@@ -96,7 +101,9 @@ def rarity(frequency: int, total: int) -> float:
 class LexicalIndex:
     """A tantivy index in a folder. Many threads may search; the caller lets one write at a time.
 
-    What `write` puts in is found after `refresh`. Raises StoreError for a folder that cannot be opened.
+    What `write` puts in is found after `refresh`. Each write ends by noting a mark: the state of the library that it
+    brings the index to. After a crash the index may be ahead of its mark, never behind. Raises StoreError for a folder
+    that cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,11 +111,14 @@ class LexicalIndex:
 
         builder = tantivy.SchemaBuilder()
         builder.add_integer_field("number", stored=True, indexed=True, fast=True)
-        builder.add_text_field("collection", tokenizer_name="raw", index_option="basic")
+        builder.add_integer_field("updated", indexed=True, fast=True)
+        for field in ("collection", "format", "source"):
+            builder.add_text_field(field, tokenizer_name="raw", index_option="basic")
         for field in _FIELDS:
             builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
         self._schema = builder.build()
         folder.mkdir(parents=True, exist_ok=True)
+        self._mark_path = folder / "switchboard-mark"
         try:
             self._index = tantivy.Index(self._schema, path=str(folder))
             self._index.register_tokenizer(_ANALYZER, _analyzer())
@@ -118,32 +128,35 @@ class LexicalIndex:
             raise StoreError(f"The lexical index {folder} is damaged ({str(error)[:120]}).") from None
 
     @classmethod
-    def create(cls, folder: Path, rows: Iterable[tuple[int, str, str, str, str]]) -> "LexicalIndex":
-        """A new index in `folder` (what was there goes) of (number, title, section, text, collection) rows."""
+    def create(cls, folder: Path, rows: Iterable[TextRow], mark: str) -> "LexicalIndex":
+        """A new index in `folder` in place of what was there."""
         beside = folder.with_name(folder.name + ".part")
         shutil.rmtree(beside, ignore_errors=True)
-        cls(beside).write(rows, [])
+        cls(beside).write(rows, [], mark)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
         return cls(folder)
 
-    def write(self, rows: Iterable[tuple[int, str, str, str, str]], gone: Sequence[int]) -> None:
-        """Stores new passages and drops those numbered `gone`, in one commit."""
-        import tantivy
-
+    def write(self, rows: Iterable[TextRow], gone: Sequence[int] | NDArray[np.int64], mark: str) -> None:
+        """Drops the passages numbered `gone`, then stores new ones, in one commit."""
         writer = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
         for number in gone:
             writer.delete_documents_by_term("number", int(number))
-        for number, title, section, text, collection in rows:
-            entry = tantivy.Document()
-            entry.add_integer("number", number)
-            entry.add_text("collection", collection)
-            entry.add_text("title", _with_joined(title))
-            entry.add_text("section", _with_joined(section))
-            entry.add_text("body", _with_joined(text))
-            writer.add_document(entry)
+        for row in rows:
+            writer.add_document(_entry(row))
         writer.commit()
         writer.wait_merging_threads()
+        beside = self._mark_path.with_suffix(".part")
+        beside.write_text(mark, encoding="utf-8")
+        beside.replace(self._mark_path)
+
+    @property
+    def mark(self) -> str:
+        """What the last write noted; "" for an index that nothing was written to."""
+        try:
+            return self._mark_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def refresh(self) -> None:
         """Lets searches see what was written."""
@@ -151,9 +164,12 @@ class LexicalIndex:
         self._searcher = self._index.searcher()
 
     def __len__(self) -> int:
+        """How many passages are in it."""
         return int(self._searcher.num_docs)
 
-    def search(self, terms: Sequence[str], n: int, collections: frozenset[str]) -> list[tuple[int, float]]:
+    def search(
+        self, terms: Sequence[str], n: int, collections: frozenset[str], only: Filter = NO_FILTER
+    ) -> list[tuple[int, float]]:
         """At most n (number, BM25 score) pairs, best first, of passages in `collections` with any term.
 
         The terms are matched as they are: nothing in them is query syntax.
@@ -171,6 +187,7 @@ class LexicalIndex:
             [
                 (tantivy.Occur.Must, tantivy.Query.boolean_query(should)),
                 (tantivy.Occur.Must, self._inside(collections)),
+                *((tantivy.Occur.Must, part) for part in self._narrowed(only)),
             ]
         )
         searcher = self._searcher
@@ -206,3 +223,42 @@ class LexicalIndex:
 
         members = tantivy.Query.term_set_query(self._schema, "collection", sorted(collections))
         return tantivy.Query.const_score_query(members, 0.0)
+
+    def _narrowed(self, only: Filter) -> Iterator[Any]:
+        """A filter as queries that must all match and add nothing to the score."""
+        import tantivy
+
+        if only.source is not None:
+            yield tantivy.Query.const_score_query(
+                tantivy.Query.term_query(self._schema, "source", only.source.strip("/")), 0.0
+            )
+        if only.formats is not None:
+            formats = tantivy.Query.term_set_query(self._schema, "format", sorted(only.formats))
+            yield tantivy.Query.const_score_query(formats, 0.0)
+        if only.since is not None or only.until is not None:
+            first = _day(only.since) if only.since else 1
+            last = _day(only.until) if only.until else 99991231
+            days = tantivy.Query.range_query(self._schema, "updated", tantivy.FieldType.Integer, first, last)
+            yield tantivy.Query.const_score_query(days, 0.0)
+
+
+def _entry(row: TextRow) -> Any:
+    import tantivy
+
+    entry = tantivy.Document()
+    entry.add_integer("number", row.number)
+    entry.add_integer("updated", _day(row.updated) if row.updated else 0)
+    entry.add_text("collection", row.collection)
+    entry.add_text("format", row.format)
+    parts = row.path.split("/")
+    for depth in range(1, len(parts) + 1):
+        entry.add_text("source", "/".join(parts[:depth]))
+    entry.add_text("title", _with_joined(row.title))
+    entry.add_text("section", _with_joined(row.section))
+    entry.add_text("body", _with_joined(row.text))
+    return entry
+
+
+def _day(date: str) -> int:
+    """An ISO date as a number: 20261125."""
+    return int(date.replace("-", ""))

@@ -3,10 +3,8 @@
 It knows nothing of models that write, of routes or of pages.
 """
 
-import logging
 import shutil
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,67 +16,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from desk.config import IndexSettings
-from index.chunk import CHUNKING_VERSION, cut, embedded_text, sentences
-from index.derived import Derived, TextRow
-from index.document import DESK_COLLECTION, Document, DocumentInfo, Passage, SearchResult
+from index.backup import Contents, back_up, restore
+from index.build import Build, BuildProgress, BuildReport, Folders, Replacement, embed_missing, is_stale, stamp_of
+from index.derived import EXACT_ROWS, Derived
+from index.document import DESK_COLLECTION, NO_FILTER, Document, DocumentInfo, Filter, Passage, SearchResult
 from index.embed import Embedder, MiniLM, token_counter
-from index.errors import SourceError, StoreError
+from index.errors import SourceError
+from index.intake import Intake, Source
 from index.locking import ReadWriteLock, WriterLock
-from index.search import Indexes, search
-from index.sources import FORMATS, READERS_VERSION, document_id, file_hash, load_source
-from index.store import Failure, Store, Stored
-
-_LOG = logging.getLogger(__name__)
-_GROUP_PASSAGES = 256
-"""A build puts documents into the indexes in groups of about this many passages: each costs a save."""
+from index.search import search
+from index.sources import FORMATS, file_hash
+from index.store import Store
 
 Stage = Literal["reading", "embedding", "storing", "stored", "indexed"]
 """Where `add_file` is: at "stored" the document is safe, at "indexed" it can be found."""
 
 
 @dataclass(frozen=True, slots=True)
-class BuildProgress:
-    """`done` of `total` files are dealt with; `path` is the latest."""
-
-    done: int
-    total: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class BuildReport:
-    """What a build did, in documents; `failures` are (path, reason) of files that could not be read."""
-
-    added: int
-    changed: int
-    removed: int
-    unchanged: int
-    failures: tuple[tuple[str, str], ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class LibraryStatus:
-    """What the library holds. `formats` counts documents, `failures` are (path, reason) of the last build."""
+    """What the library holds. `formats` counts documents, `failures` are (path, reason) of the last build; `index` says
+    how vectors are searched."""
 
     documents: int
     passages: int
     formats: dict[str, int]
     embedding_model: str
     chunk_tokens: int
+    index: str
     state: str
     stale: bool
     failures: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A document that has been read, cut and embedded, but not stored."""
-
-    document: Document
-    passages: tuple[Passage, ...]
-    vectors: tuple[NDArray[np.float32], ...]
-    stored: Stored
 
 
 def open_library(settings: IndexSettings, on_progress: Callable[[BuildProgress], None] | None = None) -> "Library":
@@ -92,33 +59,48 @@ def open_library(settings: IndexSettings, on_progress: Callable[[BuildProgress],
     return library
 
 
+def restore_library(settings: IndexSettings, source: Path) -> Contents:
+    """Puts a backup in place of the desk's library, which may be damaged, missing, or in use by a running app.
+
+    Raises StoreError; nothing has changed then.
+    """
+    writer = WriterLock(settings.state / "writer.lock")
+    with writer.held():
+        return restore(settings.state / "library.sqlite", settings.state / "uploads", source)
+
+
 class Library:
     """Documents of one desk, searchable. Safe for many threads: reads go on while one of them writes."""
 
-    def __init__(self, settings: IndexSettings, embedder: Embedder) -> None:
+    def __init__(self, settings: IndexSettings, embedder: Embedder, exact_rows: int = EXACT_ROWS) -> None:
         self._settings = settings
         self._embedder = embedder
-        self._count = token_counter()
-        self._chunking = f"{CHUNKING_VERSION}/{settings.chunk_tokens}"
-        self._recipe = f"{READERS_VERSION}|{self._chunking}|{embedder.name}"
+        self._folders = Folders(settings)
         self._uploads = settings.state / "uploads"
         self._building = threading.Lock()
         self._lock = ReadWriteLock()
         self._writer = WriterLock(settings.state / "writer.lock")
         self._store = Store(settings.state / "library.sqlite")
         with self._writer.held():
+            sweep(settings.state)
             self._derived = Derived(
-                self._store, settings.state / "derived", embedder.name, embedder.dimension, self._chunking
+                self._store,
+                settings.state / "derived",
+                embedder.name,
+                embedder.dimension,
+                settings.threads,
+                exact_rows,
             )
             self._drop_orphans()
 
     @classmethod
-    def open(cls, settings: IndexSettings, embedder: Embedder) -> "Library":
+    def open(cls, settings: IndexSettings, embedder: Embedder, exact_rows: int = EXACT_ROWS) -> "Library":
         """The library under `settings.state`, made if absent; damaged indexes are made again.
 
-        Raises StoreError if the database itself cannot be used.
+        With more than `exact_rows` vectors a graph finds the nearest ones. Raises StoreError if the database itself
+        cannot be used.
         """
-        return cls(settings, embedder)
+        return cls(settings, embedder, exact_rows)
 
     @property
     def embedder(self) -> Embedder:
@@ -133,69 +115,23 @@ class Library:
     def build(self, on_progress: Callable[[BuildProgress], None] | None = None) -> BuildReport:
         """Brings the library up to the desk's files: new and changed ones are read, deleted ones dropped.
 
-        An unchanged file costs its hash. A file that cannot be read is reported and keeps nobody else back;
-        what was stored of it before is dropped.
+        An unchanged file costs its hash, a moved one nothing more. A file that cannot be read is reported and keeps
+        nobody else back; what was stored of it before is dropped.
         """
-        started = time.perf_counter()
+        tell = on_progress or (lambda progress: None)
         with self._building:
-            files = self._files()
-            known = {item.path: item for item in self._store.stored() if item.origin == "desk"}
-            counts: Counter[str] = Counter()
-            failures: list[Failure] = []
-            added = [item for item in self._store.stored() if self._is_outdated_upload(item)]
-            total = len(files) + len(added)
-            group: list[_Ready] = []
-            for done, (name, path) in enumerate(files.items(), 1):
-                outcome = self._desk_file(name, path, known.get(name), failures)
-                if isinstance(outcome, _Ready):
-                    group.append(outcome)
-                    counts["changed" if name in known else "added"] += 1
-                else:
-                    counts[outcome] += 1
-                if sum(len(ready.passages) for ready in group) >= _GROUP_PASSAGES:
-                    self._put(group)
-                    group = []
-                if on_progress:
-                    on_progress(BuildProgress(done, total, name))
-            for done, item in enumerate(added, len(files) + 1):
-                group.extend(self._read_again(item, failures))
-                counts["changed"] += 1
-                if on_progress:
-                    on_progress(BuildProgress(done, total, item.path))
-            self._put(group)
-            unreadable = {failure.path for failure in failures}
-            for name, item in known.items():
-                if name not in files or name in unreadable:
-                    self._remove(item.id)
-                    counts["removed"] += 1
-            self._store.set_failures(failures)
-        return BuildReport(
-            added=counts["added"],
-            changed=counts["changed"],
-            removed=counts["removed"],
-            unchanged=counts["unchanged"],
-            failures=tuple((failure.path, failure.reason) for failure in failures),
-            seconds=time.perf_counter() - started,
-        )
+            self._embed_missing(tell)
+            build = Build(self._store, self._intake, self._folders, self._max_bytes)
+            report = build.run(self._put, self._uploads, tell)
+            with self._writer.held(), self._lock.alone():
+                self._derived.catch_up()
+                self._derived.tidy()
+        return report
 
     def is_stale(self) -> bool:
         """Whether a build would change anything. Files with the same size and time are not read."""
-        files = self._files()
-        stored = self._store.stored()
-        known = {item.path: item for item in stored if item.origin == "desk"}
-        failed = {failure.path: failure for failure in self._store.failures()}
-        if any(self._is_outdated_upload(item) for item in stored):
-            return True
-        if known.keys() - files.keys() or failed.keys() - files.keys():
-            return True
-        for name, path in files.items():
-            item = known.get(name) or failed.get(name)
-            if item is None or (isinstance(item, Stored) and item.recipe != self._recipe):
-                return True
-            expected = item.content_hash if isinstance(item, Stored) else item.hash
-            if _stamp(path) != item.stamp and _hash_or_none(path) != expected:
-                return True
-        return False
+        unembedded = self._store.count_unembedded(self._derived.model) > 0
+        return unembedded or is_stale(self._store, self._intake, self._folders, self._uploads)
 
     def add_file(
         self,
@@ -211,43 +147,58 @@ class Library:
         told = on_stage or (lambda stage: None)
         told("reading")
         name = _plain_name(name)
-        old = self._store.find(collection, name)
-        if old is not None and path.is_file() and old.recipe == self._recipe:
-            same = self._store.document(old.id)
+        before = self._store.added(collection, name)
+        if before and path.is_file() and before[0].recipe == self._intake.recipe:
+            same = self._store.document(before[0].id)
             if same is not None and same.content_hash == file_hash(path):
                 return same
-        document = load_source(path, name=name, collection=collection, max_bytes=self._max_bytes)
+        source = Source(path, name, "", "added", collection, stamp_of(path))
         told("embedding")
-        ready = self._prepare(document, "added", _stamp(path))
+        entries = self._intake.read(source, self._max_bytes, [])
+        file = f"{entries[0].document.id}/{name}"
+        entries = [replace(entry, stored=replace(entry.stored, file=file)) for entry in entries]
         told("storing")
         with self._writer.held():
-            folder = self._uploads / document.id
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / Path(name).name)
-            self._put([ready], told)
+            copy = self._uploads / file
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            gone = tuple(item.id for item in self._store.added(collection, name))
+            self._put([Replacement(tuple(entries), gone)], told)
             self._drop_orphans()
-        return document
+        return entries[0].document
 
     def remove(self, document_id: str) -> None:
         """Removes an added document and its copy. Raises SourceError for an unknown id, or for a document of
         the desk's own folder: it would come back with the next build."""
-        origin = self._store.origin(document_id)
-        if origin is None:
+        stored = self._store.find(document_id)
+        if stored is None:
             raise SourceError(f"There is no document {document_id}: `python -m index status` lists them.")
-        if origin == "desk":
-            path = self.original(document_id)
+        if stored.origin == "desk":
+            path = self._folders.path(stored.file)
             raise SourceError(
                 f"{document_id} belongs to the desk: delete the file {path} and run `python -m index build`."
             )
-        self._remove(document_id)
+        with self._writer.held():
+            self._put([Replacement((), (document_id,))])
+            self._drop_orphans()
 
-    def search(self, query: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]) -> SearchResult:
+    def search(
+        self,
+        query: str,
+        vector: NDArray[np.float32],
+        k: int,
+        collections: frozenset[str],
+        only: Filter = NO_FILTER,
+    ) -> SearchResult:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
         with self._reading():
-            derived = self._derived
-            allowed = derived.allowed(collections)
-            indexes = Indexes(self._store, derived.vectors, derived.sentences, derived.lexical, allowed)
-            return search(indexes, query, np.asarray(vector, np.float32).reshape(-1), k, collections)
+            row = np.asarray(vector, np.float32).reshape(-1)
+            return search(self._store, self._derived, query, row, k, collections, only)
+
+    def readable(self, groups: frozenset[str]) -> frozenset[str]:
+        """The collections that members of some groups may read, uploads aside."""
+        named = {one.name for one in self._settings.collections if not one.groups or one.groups & groups}
+        return frozenset({DESK_COLLECTION, *named})
 
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
         """The documents of some collections (None: of all), ordered by path."""
@@ -262,39 +213,47 @@ class Library:
 
     def original(self, document_id: str) -> Path | None:
         """The file a document was read from: the desk's own, or the copy of an upload. None if it is gone."""
-        document = self._store.document(document_id)
-        if document is None:
+        stored = self._store.find(document_id)
+        if stored is None:
             return None
-        if self._store.origin(document_id) == "desk":
-            path = self._settings.documents.parent / document.path
-        else:
-            path = self._uploads / document_id / Path(document.path).name
+        path = self._folders.path(stored.file) if stored.origin == "desk" else self._uploads / stored.file
         return path if path.is_file() else None
 
     def status(self) -> LibraryStatus:
         documents = self._store.documents()
+        graph = self._derived.graph
         return LibraryStatus(
             documents=len(documents),
             passages=sum(info.passages for info in documents),
             formats=dict(sorted(Counter(info.format for info in documents).items())),
             embedding_model=self._embedder.name,
             chunk_tokens=self._settings.chunk_tokens,
+            index="exact" if graph is None else f"graph of {graph.passages}, recall@10 {graph.recall_at_10:.3f}",
             state=str(self._settings.state),
             stale=self.is_stale(),
             failures=tuple((failure.path, failure.reason) for failure in self._store.failures()),
         )
 
+    def back_up(self, target: Path) -> Contents:
+        """Writes the database and the added files to one file, while others read and write. Raises StoreError."""
+        return back_up(self._store, self._uploads, target)
+
     def verify(self) -> list[str]:
         """What is wrong with the stored library, one sentence each; nothing if all is well."""
         with self._writer.held():
             self._refresh()
-            found = self._store.problems() + self._derived.problems()
+            found = self._store.problems() or self._derived.problems()
         for info in self._store.documents():
             if self.original(info.id) is None:
                 found.append(f"The original file of {info.path} ({info.id}) is gone.")
         if self.is_stale():
             found.append("The library is stale: run `python -m index build`.")
         return found
+
+    @property
+    def _intake(self) -> Intake:
+        # The model's number changes when a backup is restored.
+        return Intake(self._store, self._embedder, self._derived.model, token_counter(), self._settings.chunk_tokens)
 
     @property
     def _max_bytes(self) -> int:
@@ -305,116 +264,56 @@ class Library:
         """The indexes as they are, after taking in what another process may have written."""
         while True:
             with self._lock.shared():
-                if self._derived.revision == self._store.revision():
+                if self._derived.state == self._store.state():
                     yield
                     return
             with self._writer.held():
                 self._refresh()
 
     def _refresh(self) -> None:
-        if not self._derived.is_current():
+        if self._derived.state != self._store.state():
             with self._lock.alone():
+                self._derived.catch_up()
+
+    def _embed_missing(self, tell: Callable[[BuildProgress], None]) -> None:
+        """Embeds what this library's model has not, then drops the vectors of models that went before it."""
+        model = self._derived.model
+        if embed_missing(self._store, self._intake, model, tell):
+            with self._writer.held(), self._lock.alone():
                 self._derived.load()
+        elif len(self._store.models()) > 1:
+            # Not at once after embedding: a process with the model before may still be searching.
+            with self._writer.held():
+                self._derived.drop_others()
 
-    def _files(self) -> dict[str, Path]:
-        """The desk's files by their path relative to the desk; hidden and lock files are none of them."""
-        root = self._settings.documents
-        return {
-            path.relative_to(root.parent).as_posix(): path
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-            and not path.name.startswith("~$")
-            and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        }
-
-    def _desk_file(
-        self, name: str, path: Path, known: Stored | None, failures: list[Failure]
-    ) -> "_Ready | Literal['unchanged', 'failed']":
-        stamp, digest = _stamp(path), _hash_or_none(path)
-        try:
-            if known and digest == known.content_hash and known.recipe == self._recipe:
-                if stamp != known.stamp:
-                    with self._writer.held():
-                        self._store.touch(known.id, stamp)
-                return "unchanged"
-            document = load_source(path, name=name, collection=DESK_COLLECTION, max_bytes=self._max_bytes)
-            return self._prepare(document, "desk", stamp)
-        except SourceError as error:
-            failures.append(Failure(name, stamp, digest or "", str(error)))
-            return "failed"
-
-    def _read_again(self, item: Stored, failures: list[Failure]) -> list[_Ready]:
-        """An added document, read again from its copy for a new way of reading, cutting or embedding."""
-        path, before = self.original(item.id), self._store.document(item.id)
-        if path is None or before is None:
-            return []
-        document = load_source(path, name=item.path, collection=before.collection, max_bytes=path.stat().st_size)
-        return [self._prepare(replace(document, id=item.id), "added", item.stamp)]
-
-    def _is_outdated_upload(self, item: Stored) -> bool:
-        return item.origin == "added" and item.recipe != self._recipe and self.original(item.id) is not None
-
-    def _prepare(self, document: Document, origin: str, stamp: str) -> _Ready:
-        passages = cut(document, self._settings.chunk_tokens, self._count)
-        spans = [sentences(passage.text) for passage in passages]
-        texts = [
-            embedded_text(document.title, passage.section, passage.text[start:end])
-            for passage, own in zip(passages, spans, strict=True)
-            for start, end in own
-        ]
-        rows = self._embedder.embed(texts)
-        if rows.shape != (len(texts), self._embedder.dimension):
-            raise StoreError(f"{self._embedder.name} returned vectors of shape {rows.shape}.")
-        vectors = tuple(np.split(rows, np.cumsum([len(own) for own in spans])[:-1])) if spans else ()
-        stored = Stored(document.id, document.path, origin, document.content_hash, stamp, self._recipe)
-        return _Ready(document, passages, vectors, stored)
-
-    def _put(self, group: Sequence[_Ready], told: Callable[[Stage], None] = lambda stage: None) -> None:
-        """Stores documents and lets searches see them, all at one moment; safe from then on."""
-        if not group:
-            return
+    def _put(self, group: Sequence[Replacement], told: Callable[[Stage], None] = lambda stage: None) -> None:
+        """Stores replacements and lets searches see them, all at one moment; safe from then on."""
         with self._writer.held():
             self._refresh()
-            first = self._store.next_number()
-            numbers: list[int] = []
-            rows: list[TextRow] = []
-            for ready in group:
-                for passage in ready.passages:
-                    document = ready.document
-                    numbers.append(first + len(numbers))
-                    rows.append((numbers[-1], document.title, passage.section, passage.text, document.collection))
-            gone = [number for ready in group for number in self._store.replaced_by(ready.document)]
-            self._derived.write_words(rows, gone)
             with self._lock.alone():
-                number = first
-                for ready in group:
-                    self._store.put(ready.document, ready.passages, ready.vectors, stored=ready.stored, first=number)
-                    number += len(ready.passages)
+                for one in group:
+                    self._store.put(one.entries, one.gone, self._derived.model)
                 told("stored")
-                vectors = [rows for ready in group for rows in ready.vectors]
-                self._derived.swap(numbers, vectors, gone, self._store.revision())
-            self._derived.save()
+                self._derived.catch_up()
             told("indexed")
-
-    def _remove(self, document_id: str) -> None:
-        with self._writer.held():
-            self._refresh()
-            gone = self._store.numbers_of(document_id)
-            self._derived.write_words([], gone)
-            with self._lock.alone():
-                self._store.remove(document_id)
-                self._derived.swap([], [], gone, self._store.revision())
-            self._derived.save()
-            self._drop_orphans()
 
     def _drop_orphans(self) -> None:
         """Deletes copies of uploads that no document has: replaced, removed, or of an add that was cut off."""
         if not self._uploads.is_dir():
             return
-        known = {item.id for item in self._store.stored()}
+        known = {item.file.partition("/")[0] for item in self._store.stored() if item.origin == "added"}
         for folder in self._uploads.iterdir():
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what a killed writer was writing in a library's folder. The caller must be the only writer."""
+    for path in [*folder.glob("*.part*"), *folder.glob("derived/**/*.part*"), *folder.glob("uploads/**/*.part")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def supported(path: Path) -> bool:
@@ -422,36 +321,19 @@ def supported(path: Path) -> bool:
     return path.suffix.lower() in FORMATS
 
 
-def _stamp(path: Path) -> str:
-    """Size and time of change of a file: the same for a file that nobody wrote to."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _hash_or_none(path: Path) -> str | None:
-    try:
-        return file_hash(path)
-    except OSError:
-        return None
+_MOST_NAME_BYTES = 200
+"""A part of a name that is longer is cut: file systems take 255 bytes."""
 
 
 def _plain_name(name: str) -> str:
     """An upload's name as a plain relative path: no way up or out, no characters that nobody can see."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    cleaned = "/".join("".join(c for c in part if c.isprintable()).strip() for part in parts)
-    return cleaned or "upload"
+    cleaned = [_fitting("".join(c for c in part if c.isprintable()).strip()) for part in parts]
+    return "/".join(part for part in cleaned if part.strip(".")) or "upload"
 
 
-__all__ = [
-    "BuildProgress",
-    "BuildReport",
-    "Library",
-    "LibraryStatus",
-    "Stage",
-    "document_id",
-    "open_library",
-    "supported",
-]
+def _fitting(part: str) -> str:
+    if len(part.encode()) <= _MOST_NAME_BYTES:
+        return part
+    stem, suffix = Path(part).stem, Path(part).suffix[:20]
+    return stem.encode()[: _MOST_NAME_BYTES - len(suffix.encode())].decode("utf-8", "ignore") + suffix

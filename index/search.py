@@ -1,20 +1,17 @@
 """Hybrid search: nearest vectors and best words, fused into one ranking. Stores nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.document import ScoredPassage, SearchResult
-from index.lexical import LexicalIndex, query_terms, rarity, text_terms
-from index.store import MOST_SENTENCES, PassageRow, Store, vector_ids
-from index.vectors import Allowed, VectorIndex
+from index.document import NO_FILTER, Filter, ScoredPassage, SearchResult
+from index.lexical import query_terms, rarity, text_terms
+from index.store import PassageRow, Store
 
 CANDIDATES = 50
 """How many passages each of the two searches puts forward."""
-SENTENCES_EACH = 4
-"""How many sentences are looked at for each passage that the vector search puts forward."""
 LEXICAL_WEIGHT = 0.3
 """What a BM25 score equal to the sum of its query's rarities is worth, in units of cosine. Measured on XQuAD
 (1,190 questions, 240 paragraphs), recall@1 and @5: cosine .897/.982, BM25 .934/.985, reciprocal rank fusion
@@ -27,59 +24,60 @@ NEAR = 0.75
 Scored = tuple[int, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Indexes:
-    """What a search looks into: one state of the library.
+class PassageIndex(Protocol):
+    """What finds candidates: the local indexes, or a service. Numbers are those of the store."""
 
-    `sentences` counts each passage's sentences; `allowed` is None where all may be read.
-    """
+    @property
+    def model(self) -> int:
+        """The embedding model whose vectors it holds, as the store numbers it."""
+        ...
 
-    store: Store
-    vectors: VectorIndex
-    sentences: Mapping[int, int]
-    lexical: LexicalIndex
-    allowed: Allowed | None
+    def nearest(
+        self, vector: NDArray[np.float32], n: int, collections: frozenset[str], only: Filter = NO_FILTER
+    ) -> list[int]:
+        """The numbers of about the `n` passages of these collections that are nearest, and some more."""
+        ...
+
+    def words(
+        self, terms: Sequence[str], n: int, collections: frozenset[str], only: Filter = NO_FILTER
+    ) -> list[Scored]:
+        """At most `n` (number, BM25 score) pairs, best first, of passages with any of the terms."""
+        ...
+
+    def frequencies(self, terms: Sequence[str], collections: frozenset[str]) -> tuple[dict[str, int], int]:
+        """In how many passages of these collections each term stands, and how many there are."""
+        ...
 
 
 def search(
-    indexes: Indexes, query: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]
+    store: Store,
+    index: PassageIndex,
+    query: str,
+    vector: NDArray[np.float32],
+    k: int,
+    collections: frozenset[str],
+    only: Filter = NO_FILTER,
 ) -> SearchResult:
     """The `k` best passages of `collections` for a query and its unit vector, best first.
 
-    A passage found by its words alone carries its true cosine all the same.
+    The index puts candidates forward; their cosines are computed from the stored vectors, so that a passage that was
+    found by its words alone carries its true one all the same.
     """
     terms = query_terms(query)
-    frequencies, total = indexes.lexical.frequencies(terms, collections)
+    frequencies, total = index.frequencies(terms, collections)
     weights = {term: rarity(frequencies[term], total) for term in terms}
     wanted = max(CANDIDATES, k)
-    similarity = _nearest(indexes, vector, wanted)
-    words = indexes.lexical.search(terms, wanted, collections)
-    for number, _ in words:
-        if number not in similarity and number in indexes.sentences:
-            similarity[number] = max(_sentence_similarity(indexes, vector, number))
-    scores = fuse(similarity, words, sum(weights.values()))
-    rows = indexes.store.rows(list(scores), collections)
+    words = index.words(terms, wanted, collections, only)
+    numbers = {*index.nearest(vector, wanted, collections, only), *(number for number, _ in words)}
+    rows = [row for row in store.rows(list(numbers), collections, index.model, only) if len(row.vectors)]
+    cosines = {row.number: np.clip(row.vectors @ vector, -1.0, 1.0) for row in rows}
+    best = {number: float(cosine.max()) for number, cosine in cosines.items()}
+    scores = fuse(best, words, sum(weights.values()))
     hits = [
-        _hit(row, demoted, _sentence_similarity(indexes, vector, row.number), weights)
-        for row, demoted in _ranked(rows, scores)[: max(0, k)]
+        _hit(row, score, cosines[row.number].tolist(), weights) for row, score in _ranked(rows, scores)[: max(0, k)]
     ]
     known = [term for term in terms if frequencies[term]]
     return SearchResult(tuple(hits), _share(known, weights), weights)
-
-
-def _nearest(indexes: Indexes, vector: NDArray[np.float32], wanted: int) -> dict[int, float]:
-    """The cosine of the nearest sentence of each passage that has one among the nearest."""
-    found: dict[int, float] = {}
-    for sentence, cosine in indexes.vectors.search(vector, wanted * SENTENCES_EACH, indexes.allowed):
-        found.setdefault(sentence // MOST_SENTENCES, cosine)
-    return found
-
-
-def _sentence_similarity(indexes: Indexes, vector: NDArray[np.float32], number: int) -> list[float]:
-    """The cosine of each sentence of a passage, in order."""
-    ids = vector_ids(number, indexes.sentences[number]).tolist()
-    found = indexes.vectors.similarity(vector, ids)
-    return [min(1.0, max(-1.0, found[sentence])) for sentence in ids]
 
 
 def fuse(similarity: Mapping[int, float], words: Sequence[Scored], rarities: float) -> dict[int, float]:

@@ -1,10 +1,14 @@
 """`python -m index` as a person or a script uses it: a small desk, the real embedding model."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from desk.config import ROOT
 from index.__main__ import main
 
 DESK = "title: Tiny\ndescription: A desk for tests.\n"
@@ -86,3 +90,57 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert all(f"\n    {name} " in out for name in ("add", "build", "status", "search", "remove", "verify"))
+
+
+def test_a_backup_brings_back_what_was_removed(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = tmp_path / "bikes.txt"
+    note.write_text("Bicycles stand in the basement.")
+    _, rows, _ = run(capsys, desk, "add", str(note))
+    added, backup = str(rows[0]["id"]), tmp_path / "library.zip"
+    assert run(capsys, desk, "backup", str(backup))[1] == [
+        {"type": "backup", "file": str(backup), "documents": 2, "added": 1}
+    ]
+    run(capsys, desk, "remove", added)
+    status, rows, _ = run(capsys, desk, "restore", str(backup))
+    assert (status, rows) == (0, [{"type": "restored", "restored": 2, "documents": 2}])
+    _, rows, _ = run(capsys, desk, "search", "basement for a bicycle", "-k", "1")
+    assert [row["path"] for row in rows] == ["bikes.txt"]
+    assert run(capsys, desk, "verify")[0] == 0
+    assert run(capsys, desk, "restore", str(note)) == (
+        2,
+        [],
+        f"{note} is no backup of a library, or is damaged (File is not a zip file).\n",
+    )
+
+
+def test_a_search_keeps_to_groups_and_filters(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "documents" / "pay").mkdir()
+    (desk / "documents" / "pay" / "scale.txt").write_text("The pay scale has lockers too.\n\nLast updated: 2026-03-01")
+    (desk / "desk.yaml").write_text(DESK + "collections:\n  pay:\n    folder: documents/pay\n    groups: [hr]\n")
+
+    def found(*options: str) -> list[object]:
+        status, rows, _ = run(capsys, desk, "search", "lockers", *options)
+        assert status == 0
+        return [row["path"] for row in rows]
+
+    assert found() == ["documents/lockers.md"]
+    assert sorted(map(str, found("--groups", "it,hr"))) == ["documents/lockers.md", "documents/pay/scale.txt"]
+    assert found("--groups", "hr", "--formats", "txt") == ["documents/pay/scale.txt"]
+    assert found("--groups", "hr", "--since", "2026-01-01") == ["documents/pay/scale.txt"]
+    assert found("--groups", "hr", "--source", "documents/pay/") == ["documents/pay/scale.txt"]
+    assert found("--source", "documents/pay") == []
+    with pytest.raises(SystemExit):
+        run(capsys, desk, "search", "lockers", "--since", "yesterday")
+
+
+def test_a_watched_folder_is_followed_until_it_is_stopped(desk: Path, state_folder: Path) -> None:
+    command = [sys.executable, "-m", "index", "build", "--watch", "--json", "--desk", str(desk)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as watch:
+        assert watch.stdout is not None
+        assert json.loads(watch.stdout.readline())["added"] == 1
+        (desk / "documents" / "bikes.txt").write_text("Bicycles stand in the basement.")
+        assert json.loads(watch.stdout.readline())["added"] == 1
+        (desk / "documents" / "bikes.txt").unlink()
+        assert json.loads(watch.stdout.readline())["removed"] == 1
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(timeout=60) == 130

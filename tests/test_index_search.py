@@ -1,70 +1,36 @@
 """Vector scores are exact, words are matched as words, and the two are fused without duplicates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import HashEmbedder
 
-from index.document import DESK_COLLECTION, Document, Passage
-from index.errors import StoreError
+from index.derived import Derived
+from index.document import DESK_COLLECTION, Document, Passage, SearchResult
 from index.lexical import LexicalIndex, query_terms, rarity, text_terms
-from index.search import LEXICAL_WEIGHT, OUTDATED_FACTOR, Indexes, coverage, fuse, search
-from index.store import Store, Stored, vector_ids
-from index.vectors import Allowed, VectorIndex
+from index.search import LEXICAL_WEIGHT, OUTDATED_FACTOR, coverage, fuse, search
+from index.store import Entry, Store, Stored, TextRow
 
 ALL = frozenset({DESK_COLLECTION})
+Searched = Callable[..., SearchResult]
 
 
-def unit_rows(count: int, dimension: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def test_vector_search_equals_brute_force(tmp_path: Path) -> None:
-    vectors = unit_rows(500, 32, seed=1)
-    numbers = np.random.default_rng(2).permutation(10_000)[:500]
-    index = VectorIndex(32)
-    index.add(numbers, vectors)
-    index.remove([int(number) for number in numbers[:100]])
-    index.save(tmp_path / "vectors.faiss")
-    loaded = VectorIndex.load(tmp_path / "vectors.faiss", 32)
-    query = unit_rows(1, 32, seed=3)[0]
-    exact = dict(zip(numbers[100:].tolist(), (vectors[100:] @ query).tolist(), strict=True))
-    best = sorted(exact, key=lambda number: -exact[number])
-    allowed = set(numbers[100::3].tolist())
-    for one in (index, loaded):
-        found = one.search(query, 20)
-        assert [number for number, _ in found] == best[:20]
-        np.testing.assert_allclose([score for _, score in found], [exact[n] for n in best[:20]], atol=1e-6)
-        inside = one.search(query, 20, Allowed(sorted(allowed)))
-        assert [number for number, _ in inside] == [number for number in best if number in allowed][:20]
-        assert one.similarity(query, [best[7], 10_001]) == pytest.approx({best[7]: exact[best[7]]}, abs=1e-6)
-    assert index.search(query, 5, Allowed([])) == []
-    assert VectorIndex(32).search(query, 5) == []
-
-
-def test_vectors_of_another_shape_or_kind_are_refused(tmp_path: Path) -> None:
-    index = VectorIndex(8)
-    with pytest.raises(StoreError, match="2 vectors of 8 dimensions were expected"):
-        index.add([1, 2], unit_rows(2, 4, seed=1))
-    index.save(tmp_path / "v")
-    with pytest.raises(StoreError, match="of another kind or dimension than 16"):
-        VectorIndex.load(tmp_path / "v", 16)
-    (tmp_path / "v").write_bytes(b"junk")
-    with pytest.raises(StoreError, match="damaged or missing"):
-        VectorIndex.load(tmp_path / "v", 8)
+def row(number: int, title: str, section: str, text: str, collection: str) -> TextRow:
+    return TextRow(number, title, section, text, collection, "documents/it/a.md", "md", None)
 
 
 def test_words_match_by_stem_accent_and_spelling_and_never_as_syntax(tmp_path: Path) -> None:
     index = LexicalIndex.create(
         tmp_path / "lexical",
         [
-            (1, "Policies", "", "Na\u00efve e-mail and Wi-Fi rules", "desk"),
-            (2, "Other", "Booking rooms", "nothing here", "desk"),
-            (3, "Other", "", "secret policy", "someone"),
+            row(1, "Policies", "", "Na\u00efve e-mail and Wi-Fi rules", "desk"),
+            row(2, "Other", "Booking rooms", "nothing here", "desk"),
+            row(3, "Other", "", "secret policy", "someone"),
         ],
+        "",
     )
 
     def numbers(query: str, collections: frozenset[str] = ALL) -> list[int]:
@@ -82,7 +48,7 @@ def test_words_match_by_stem_accent_and_spelling_and_never_as_syntax(tmp_path: P
 def test_bm25_scores_equal_the_formula(tmp_path: Path) -> None:
     texts = ["alpha beta", "alpha alpha gamma delta", "beta gamma epsilon zeta eta theta"]
     index = LexicalIndex.create(
-        tmp_path / "lexical", [(number, "", "", text, "desk") for number, text in enumerate(texts)]
+        tmp_path / "lexical", [row(number, "", "", text, "desk") for number, text in enumerate(texts)], ""
     )
     found = dict(index.search(["alpha"], 10, ALL))
     mean = sum(len(text.split()) for text in texts) / 3
@@ -95,11 +61,11 @@ def test_bm25_scores_equal_the_formula(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_found_after_refresh_only(tmp_path: Path) -> None:
-    index = LexicalIndex.create(tmp_path / "lexical", [(1, "", "", "anchor", "desk")])
-    index.write([(2, "", "", "anchor", "desk")], gone=[1])
-    assert [number for number, _ in index.search(["anchor"], 5, ALL)] == [1]
+    index = LexicalIndex.create(tmp_path / "lexical", [row(1, "", "", "anchor", "desk")], "first")
+    index.write([row(2, "", "", "anchor", "desk")], gone=[1], mark="second")
+    assert ([number for number, _ in index.search(["anchor"], 5, ALL)], index.mark, len(index)) == ([1], "second", 1)
     index.refresh()
-    assert [number for number, _ in index.search(["anchor"], 5, ALL)] == [2]
+    assert ([number for number, _ in index.search(["anchor"], 5, ALL)], index.mark, len(index)) == ([2], "second", 1)
 
 
 def test_query_terms_leave_out_stop_words_and_repeats() -> None:
@@ -126,34 +92,28 @@ def test_coverage_is_the_share_of_the_terms_weight() -> None:
     assert coverage(weights, "nothing") == coverage({}, "vpn") == 0.0
 
 
-def library_of(folder: Path, rows: Sequence[tuple[str, str, str, bool]]) -> Iterator[tuple[Indexes, HashEmbedder]]:
+def library_of(folder: Path, rows: Sequence[tuple[str, str, str, bool]]) -> Iterator[tuple[Searched, HashEmbedder]]:
     """Indexes over one-passage documents of (id, collection, text, outdated) rows, "|" between sentences."""
     embedder = HashEmbedder()
     store = Store(folder / "library.sqlite")
-    vectors = VectorIndex(embedder.dimension)
-    sentences = {}
+    model = store.model(embedder.name, embedder.dimension)
     for key, collection, text, outdated in rows:
         source = Document(
             key, f"{key}.md", key, "md", text, key, collection=collection, updated=None, outdated=outdated
         )
         passage = Passage(f"{key}:0", key, 0, 0, len(text), text, "", None)
-        first = store.next_number()
-        stored = Stored(key, f"{key}.md", "desk", key, "", f"1|{embedder.name}")
-        own = embedder.embed(text.split("|"))
-        store.put(source, [passage], [own], stored=stored, first=first)
-        sentences[first] = len(own)
-        vectors.add(vector_ids(first, len(own)), own)
-    lexical = LexicalIndex.create(folder / "lexical", store.texts())
-    yield Indexes(store, vectors, sentences, lexical, None), embedder
+        stored = Stored(key, f"{key}.md", f"{key}.md", "desk", collection, key, "", "1")
+        store.put([Entry(source, (passage,), (embedder.embed(text.split("|")),), stored)], [], model)
+    yield partial(search, store, Derived(store, folder / "derived", embedder.name, embedder.dimension, 1)), embedder
     store.close()
 
 
 def test_a_hit_carries_exact_figures_and_stands_once(tmp_path: Path) -> None:
     texts = ["harbour bridge", "harbour tunnel", "quiet garden"]
     rows = [(f"d{number}", DESK_COLLECTION, text, False) for number, text in enumerate(texts)]
-    for indexes, embedder in library_of(tmp_path, rows):
+    for found_by, embedder in library_of(tmp_path, rows):
         vector = embedder.embed(["harbour bridge zebra"])[0]
-        found = search(indexes, "harbour bridge zebra", vector, 10, ALL)
+        found = found_by("harbour bridge zebra", vector, 10, ALL)
         assert [hit.passage.text for hit in found.hits][:2] == texts[:2]
         assert len({hit.passage.id for hit in found.hits}) == len(found.hits) == 3
         for hit in found.hits:
@@ -165,7 +125,7 @@ def test_a_hit_carries_exact_figures_and_stands_once(tmp_path: Path) -> None:
         assert found.known_terms == pytest.approx(known / sum(weights.values()))
         assert found.hits[0].coverage == pytest.approx(known / sum(weights.values()))
         assert found.hits[1].coverage == pytest.approx(weights["harbour"] / sum(weights.values()))
-        assert len(search(indexes, "harbour", vector, 1, ALL).hits) == 1
+        assert len(found_by("harbour", vector, 1, ALL).hits) == 1
 
 
 def test_a_passage_is_as_near_as_its_nearest_sentence(tmp_path: Path) -> None:
@@ -173,10 +133,10 @@ def test_a_passage_is_as_near_as_its_nearest_sentence(tmp_path: Path) -> None:
         ("two", DESK_COLLECTION, "harbour bridge|quiet garden", False),
         ("one", DESK_COLLECTION, "garden", False),
     ]
-    for indexes, embedder in library_of(tmp_path, rows):
+    for found_by, embedder in library_of(tmp_path, rows):
         vector = embedder.embed(["quiet garden"])[0]
         for query in ("quiet garden", "harbour"):
-            found = {hit.passage.document_id: hit for hit in search(indexes, query, vector, 5, ALL).hits}
+            found = {hit.passage.document_id: hit for hit in found_by(query, vector, 5, ALL).hits}
             expected = embedder.embed(["harbour bridge", "quiet garden"]) @ vector
             np.testing.assert_allclose(found["two"].sentences, expected, atol=1e-6)
             assert found["two"].similarity == pytest.approx(1.0)
@@ -184,12 +144,12 @@ def test_a_passage_is_as_near_as_its_nearest_sentence(tmp_path: Path) -> None:
 
 def test_another_collection_adds_neither_hits_nor_known_terms(tmp_path: Path) -> None:
     rows = [("mine", "me", "zebra crossing", False), ("open", DESK_COLLECTION, "harbour", False)]
-    for indexes, embedder in library_of(tmp_path, rows):
+    for found_by, embedder in library_of(tmp_path, rows):
         vector = embedder.embed(["zebra"])[0]
-        found = search(indexes, "zebra", vector, 10, ALL)
+        found = found_by("zebra", vector, 10, ALL)
         assert [hit.passage.document_id for hit in found.hits] == ["open"]
         assert found.known_terms == 0.0
-        both = search(indexes, "zebra", vector, 10, frozenset({"me", DESK_COLLECTION}))
+        both = found_by("zebra", vector, 10, frozenset({"me", DESK_COLLECTION}))
         assert both.hits[0].passage.document_id == "mine"
         assert both.known_terms == 1.0
 
@@ -200,13 +160,13 @@ def test_an_out_of_date_passage_gives_way_to_a_current_one_near_it(tmp_path: Pat
         ("new", DESK_COLLECTION, "holiday days twenty seven each year", False),
         ("other", DESK_COLLECTION, "gatekey client", True),
     ]
-    for indexes, embedder in library_of(tmp_path, rows):
+    for found_by, embedder in library_of(tmp_path, rows):
         vector = embedder.embed(["holiday days twenty five"])[0]
-        found = search(indexes, "holiday days twenty five", vector, 3, ALL)
+        found = found_by("holiday days twenty five", vector, 3, ALL)
         old = next(hit for hit in found.hits if hit.passage.document_id == "old")
         assert old.outdated
         similar = {hit.passage.document_id: hit for hit in found.hits}
         assert similar["old"].similarity > similar["new"].similarity
-        plain = search(indexes, "gatekey client", embedder.embed(["gatekey client"])[0], 1, ALL).hits[0]
+        plain = found_by("gatekey client", embedder.embed(["gatekey client"])[0], 1, ALL).hits[0]
         assert plain.passage.document_id == "other"
         assert plain.score > 1.0 > OUTDATED_FACTOR

@@ -25,7 +25,8 @@ from chains.turn import (
     Token,
     Turn,
 )
-from index.document import DESK_COLLECTION
+from desk.config import UPLOADS
+from index.document import NO_GROUPS
 from index.errors import LibraryError
 
 AUTO = "auto"
@@ -110,7 +111,7 @@ class ChatPage:
             history=history,
             route=None if route == AUTO else Route(route),
             adapter=None if adapter == AUTO else adapter,
-            collections=frozenset({DESK_COLLECTION, collection_of(user)} if user else {DESK_COLLECTION}),
+            collections=self.board.library.readable(NO_GROUPS) | ({collection_of(user)} if user else set()),
             user=user,
         )
         with contextlib.closing(self.write(shown, place, turn)) as steps:
@@ -136,7 +137,7 @@ def _view(conversation: Conversation) -> View:
 
 def collection_of(user: str) -> str:
     """The collection that only this user's turns search."""
-    return f"user:{user}"
+    return f"{UPLOADS}{user}"
 
 
 @dataclass(frozen=True, slots=True)

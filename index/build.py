@@ -1,0 +1,239 @@
+"""Brings a library up to the files of its folders: what is new, changed, moved, gone. Resumes where it was cut off."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from desk.config import IndexSettings
+from index.document import DESK_COLLECTION
+from index.errors import SourceError
+from index.intake import Intake, Source
+from index.sources import file_hash
+from index.store import Entry, Failure, Store, Stored
+
+GROUP_PASSAGES = 256
+"""A build hands documents over in groups of about this many passages: each group costs a write of the word index."""
+_EMBED_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """`done` of `total` files (or passages, while a new model embeds them) are dealt with; `path` is the latest."""
+
+    done: int
+    total: int
+    path: str
+    unit: Literal["file", "passage"] = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did, in files; `failures` are (path, reason) of what could not be read."""
+
+    added: int
+    changed: int
+    moved: int
+    removed: int
+    unchanged: int
+    failures: tuple[tuple[str, str], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What takes the place of the documents with ids in `gone`, in one transaction."""
+
+    entries: tuple[Entry, ...]
+    gone: tuple[str, ...]
+
+
+Put = Callable[[Sequence[Replacement]], None]
+Tell = Callable[[BuildProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """The files of a desk, and which collection each belongs to."""
+
+    settings: IndexSettings
+
+    def files(self) -> dict[str, Path]:
+        """The desk's files by their path relative to the desk; hidden and lock files are none of them."""
+        root = self.settings.documents
+        return {
+            path.relative_to(root.parent).as_posix(): path
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+            and not path.name.startswith("~$")
+            and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        }
+
+    def collection(self, name: str) -> str:
+        """That of the innermost folder that is named in desk.yaml, else the one that everyone may read."""
+        inside = [one for one in self.settings.collections if name.startswith(f"{one.folder}/")]
+        return max(inside, key=lambda one: len(one.folder)).name if inside else DESK_COLLECTION
+
+    def path(self, name: str) -> Path:
+        return self.settings.documents.parent / name
+
+
+class Build:
+    """One build. `put` stores and shows replacements; a build that is cut off has put all that it had finished."""
+
+    def __init__(self, store: Store, intake: Intake, folders: Folders, max_bytes: int) -> None:
+        self._store = store
+        self._intake = intake
+        self._folders = folders
+        self._max_bytes = max_bytes
+        self._counts: Counter[str] = Counter()
+        self._failures: list[Failure] = []
+        self._group: list[Replacement] = []
+
+    def run(self, put: Put, uploads: Path, tell: Tell) -> BuildReport:
+        started = time.perf_counter()
+        files = self._folders.files()
+        known = by_file(self._store.stored())
+        again = [(file, items) for file, items in known.items() if self._is_old_upload(items, uploads)]
+        total = len(files) + len(again)
+        hashes = {name: hash_or_none(path) for name, path in files.items()}
+        lost = {file: items for file, items in known.items() if items[0].origin == "desk" and file not in files}
+        for done, (name, path) in enumerate(files.items(), 1):
+            self._take(name, path, hashes[name], known.get(name, []), lost)
+            self._hand_over(put, GROUP_PASSAGES)
+            tell(BuildProgress(done, total, name))
+        for done, (file, items) in enumerate(again, len(files) + 1):
+            self._read(Source(uploads / file, items[0].name, file, "added", items[0].collection, items[0].stamp), items)
+            self._hand_over(put, GROUP_PASSAGES)
+            tell(BuildProgress(done, total, items[0].name))
+        self._hand_over(put, 1)
+        for items in lost.values():
+            put([Replacement((), tuple(item.id for item in items))])
+            self._counts["removed"] += 1
+        self._store.set_failures(self._failures)
+        return BuildReport(
+            added=self._counts["added"],
+            changed=self._counts["changed"],
+            moved=self._counts["moved"],
+            removed=self._counts["removed"],
+            unchanged=self._counts["unchanged"],
+            failures=tuple((failure.path, failure.reason) for failure in self._failures),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _take(
+        self, name: str, path: Path, digest: str | None, items: list[Stored], lost: dict[str, list[Stored]]
+    ) -> None:
+        stamp, collection = stamp_of(path), self._folders.collection(name)
+        if items and is_current(items, digest, collection, self._intake.recipe):
+            if stamp != items[0].stamp:
+                self._store.touch(name, stamp)
+            self._counts["unchanged"] += 1
+            return
+        came = "changed" if items else "added"
+        if not items:
+            moved = next((file for file, old in lost.items() if old[0].content_hash == digest), None)
+            if moved is not None:
+                items, came = lost.pop(moved), "moved"
+        if self._read(Source(path, name, name, "desk", collection, stamp), items):
+            self._counts[came] += 1
+        elif items:
+            self._counts["removed"] += 1
+
+    def _read(self, source: Source, items: list[Stored]) -> bool:
+        """Puts a file into the group; one that cannot be read any more loses what was stored of it."""
+        gone = tuple(item.id for item in items)
+        try:
+            entries = self._intake.read(source, self._max_bytes, items)
+        except SourceError as error:
+            digest = hash_or_none(source.path) or ""
+            self._failures.append(Failure(source.name, source.name, source.stamp, digest, str(error)))
+            if gone:
+                self._group.append(Replacement((), gone))
+            return False
+        self._group.append(Replacement(tuple(entries), gone))
+        return True
+
+    def _hand_over(self, put: Put, least: int) -> None:
+        size = sum(max(1, len(entry.passages)) for one in self._group for entry in one.entries)
+        if self._group and size + len(self._group) >= least:
+            put(self._group)
+            self._group = []
+
+    def _is_old_upload(self, items: Sequence[Stored], uploads: Path) -> bool:
+        return is_old_upload(items, self._intake.recipe, uploads)
+
+
+def embed_missing(store: Store, intake: Intake, model: int, tell: Tell) -> int:
+    """Embeds the passages that a model has no vectors of, beside those of other models; how many there were."""
+    total, done = store.count_unembedded(model), 0
+    while rows := store.unembedded(model, _EMBED_ROWS):
+        store.put_vectors(model, intake.embed_rows(rows))
+        done += len(rows)
+        tell(BuildProgress(done, max(total, done), rows[-1].path, "passage"))
+    return done
+
+
+def by_file(stored: Sequence[Stored]) -> dict[str, list[Stored]]:
+    """What is stored, by the file that it was read from."""
+    files: dict[str, list[Stored]] = {}
+    for item in stored:
+        files.setdefault(item.file, []).append(item)
+    return files
+
+
+def is_stale(store: Store, intake: Intake, folders: Folders, uploads: Path) -> bool:
+    """Whether a build would change anything. Files with the same size and time are not read."""
+    files, known = folders.files(), by_file(store.stored())
+    failed = {failure.file: failure for failure in store.failures()}
+    if any(is_old_upload(items, intake.recipe, uploads) for items in known.values()):
+        return True
+    desk = {file for file, items in known.items() if items[0].origin == "desk"}
+    if (desk | failed.keys()) - files.keys():
+        return True
+    return any(
+        _differs(name, path, known.get(name, []), failed.get(name), folders.collection(name), intake.recipe)
+        for name, path in files.items()
+    )
+
+
+def _differs(
+    name: str, path: Path, items: Sequence[Stored], failure: Failure | None, collection: str, recipe: str
+) -> bool:
+    stamp = stamp_of(path)
+    if items:
+        item = items[0]
+        if item.recipe != recipe or item.collection != collection:
+            return True
+        return stamp != item.stamp and hash_or_none(path) != item.content_hash
+    if failure is None:
+        return True
+    return stamp != failure.stamp and hash_or_none(path) != failure.hash
+
+
+def is_current(items: Sequence[Stored], digest: str | None, collection: str, recipe: str) -> bool:
+    """Whether what is stored of a file is what a build would store."""
+    return all((item.content_hash, item.collection, item.recipe) == (digest, collection, recipe) for item in items)
+
+
+def is_old_upload(items: Sequence[Stored], recipe: str, uploads: Path) -> bool:
+    """Whether an added file should be read again from its copy, in a new way."""
+    return items[0].origin == "added" and items[0].recipe != recipe and (uploads / items[0].file).is_file()
+
+
+def stamp_of(path: Path) -> str:
+    """Size and time of change of a file: the same for a file that nobody wrote to."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def hash_or_none(path: Path) -> str | None:
+    try:
+        return file_hash(path)
+    except OSError:
+        return None

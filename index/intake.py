@@ -1,0 +1,116 @@
+"""Files to entries of the store: read, cut, embedded. What was embedded of a document before is not embedded again."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.chunk import CHUNKING_VERSION, CountTokens, cut, embedded_text, sentences
+from index.document import Document, Passage
+from index.embed import Embedder
+from index.errors import EmbedderError
+from index.sources import READERS_VERSION, load_source
+from index.store import Entry, Store, Stored, TextRow
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to read: `name` is its path as people know it, `file` where it is kept; see `Stored`."""
+
+    path: Path
+    name: str
+    file: str
+    origin: str
+    collection: str
+    stamp: str
+
+
+class Intake:
+    """Reads files for one library with one embedding model."""
+
+    def __init__(self, store: Store, embedder: Embedder, model: int, count: CountTokens, chunk_tokens: int) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._model = model
+        self._count = count
+        self._chunk_tokens = chunk_tokens
+        self.recipe = f"{READERS_VERSION}|{CHUNKING_VERSION}/{chunk_tokens}"
+        """How files are read and cut: a document with another recipe is read again."""
+
+    def read(self, source: Source, max_bytes: int, before: Sequence[Stored]) -> list[Entry]:
+        """The entries of a file. A document keeps the id that it has in `before`, and the vectors of equal passages.
+
+        Raises SourceError if the file cannot be read, EmbedderError if the model fails.
+        """
+        document = load_source(source.path, name=source.name, collection=source.collection, max_bytes=max_bytes)
+        old = next((item for item in before if item.inner == ""), None)
+        document = replace(document, id=old.id if old else self._fresh_id(source, document.path))
+        return [self._entry(document, source, old)]
+
+    def embed_rows(self, rows: Sequence[TextRow]) -> dict[int, Vectors]:
+        """The vectors of stored passages, by number."""
+        spans = [sentences(row.text) for row in rows]
+        texts = [
+            embedded_text(row.title, row.section, row.text[start:end])
+            for row, own in zip(rows, spans, strict=True)
+            for start, end in own
+        ]
+        parts = _split(self._embed(texts), [len(own) for own in spans])
+        return {row.number: vectors for row, vectors in zip(rows, parts, strict=True)}
+
+    def _entry(self, document: Document, source: Source, old: Stored | None) -> Entry:
+        passages = cut(document, self._chunk_tokens, self._count)
+        known: Mapping[tuple[str, str], Vectors] = {}
+        before = self._store.document(old.id) if old else None
+        if before is not None and before.title == document.title:
+            known = self._store.embedded(before.id, self._model)
+        new = [passage for passage in passages if (passage.section, passage.text) not in known]
+        embedded = self._embed_passages(document.title, new)
+        vectors = tuple(
+            known[key] if (key := (passage.section, passage.text)) in known else embedded[passage.ordinal]
+            for passage in passages
+        )
+        stored = Stored(
+            document.id,
+            document.path,
+            source.file,
+            source.origin,
+            document.collection,
+            document.content_hash,
+            source.stamp,
+            self.recipe,
+        )
+        return Entry(document, passages, vectors, stored)
+
+    def _embed_passages(self, title: str, passages: Sequence[Passage]) -> dict[int, Vectors]:
+        rows = [
+            TextRow(passage.ordinal, title, passage.section, passage.text, "", "", "", None) for passage in passages
+        ]
+        return self.embed_rows(rows)
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        rows = self._embedder.embed(texts)
+        if rows.shape != (len(texts), self._embedder.dimension):
+            raise EmbedderError(f"{self._embedder.name} returned vectors of shape {rows.shape}.")
+        return rows
+
+    def _fresh_id(self, source: Source, path: str) -> str:
+        """16 hex digits that follow from the path for the desk's files (unless a moved file has them), else random."""
+        if source.origin != "desk":
+            return secrets.token_hex(16)
+        for attempt in range(1000):
+            text = f"{path}#{attempt}" if attempt else path
+            made = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            if self._store.find(made) is None:
+                return made
+        return secrets.token_hex(8)
+
+
+def _split(rows: Vectors, counts: Sequence[int]) -> list[Vectors]:
+    return np.split(rows, np.cumsum(counts)[:-1]) if counts else []
