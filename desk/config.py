@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from desk.connectors import LOADERS, AnyConnector, Connector, at_home
 from desk.errors import DeskError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +69,7 @@ class DeskFile(_Edge):
     index: IndexFile = IndexFile()
     collections: dict[str, CollectionFile] = {}
     limits: LimitsFile = LimitsFile()
+    connectors: tuple[AnyConnector, ...] = ()
 
 
 class RoutesFile(_Edge):
@@ -121,7 +123,10 @@ class CollectionSettings:
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB."""
+    """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB.
+
+    `connectors` bring documents from elsewhere; they name the environment variables of their secrets.
+    """
 
     documents: Path
     state: Path
@@ -131,6 +136,7 @@ class IndexSettings:
     upload_mb: int
     threads: int
     collections: tuple[CollectionSettings, ...] = ()
+    connectors: tuple[Connector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +223,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             upload_mb=file.limits.upload_mb,
             threads=file.models.threads,
             collections=_collections(root, file.collections),
+            connectors=_connectors(root, file.connectors),
         ),
         adapters=AdapterSettings(
             base=_base(root, file.models.base),
@@ -263,6 +270,29 @@ def _collections(root: Path, files: dict[str, CollectionFile]) -> tuple[Collecti
             )
         found.append(CollectionSettings(name, folder.as_posix(), frozenset(file.groups)))
     return tuple(found)
+def secret(variable: str, connector: str) -> str:
+    """The value of an environment variable that a connector names. Raises DeskError if it is absent or empty.
+
+    Read at the moment of use, so that no settings object ever holds it.
+    """
+    value = os.environ[variable].strip() if variable in os.environ else ""
+    if not value:
+        raise DeskError(
+            f"The connector {connector} needs the environment variable {variable}, which is not set: set it and start "
+            "again."
+        )
+    return value
+
+
+def _connectors(root: Path, connectors: tuple[Connector, ...]) -> tuple[Connector, ...]:
+    names = [connector.name for connector in connectors]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DeskError(
+            f"{root / 'desk.yaml'}: two connectors have the name {twice[0]}: each needs one of its own, since its "
+            "documents are kept under it."
+        )
+    return tuple(at_home(connector, root) for connector in connectors)
 
 
 def _base(root: Path, value: str) -> str:
@@ -317,6 +347,9 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
         if fault["type"] == "extra_forbidden":
             known = ", ".join(_keys_at(model, fault["loc"][:-1]))
             lines.append(f"unknown key {key!r}; accepted there: {known}")
+        elif fault["loc"][0] == "connectors":
+            # Whoever put a secret there by mistake must not find it in a log: the value is never repeated.
+            lines.append(f"{key!r}: {fault['msg']}")
         else:
             got = repr(fault["input"])
             lines.append(f"{key!r}: {fault['msg']} (got {got[:60]})")
@@ -324,6 +357,8 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    if where[:1] == ("connectors",) and where[-1] in LOADERS:
+        return sorted(LOADERS[str(where[-1])].model_fields)
     for part in where:
         field = model.model_fields.get(str(part))
         inner = field.annotation if field else None
