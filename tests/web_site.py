@@ -1,6 +1,7 @@
 """A real HTTP server for tests: what it answers can be changed while it runs, and it notes what it was asked."""
 
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,17 @@ class Site:
         return [path for path, _ in self.asked]
 
 
+def make_certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that vouches for itself, with its key, in one file."""
+    path = folder / "server.pem"
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", path]
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-days", "2", *key, *name]
+    made = subprocess.run(command, check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + made.stdout)
+    return path
+
+
 @contextmanager
 def serving(certificate: Path | None = None) -> Iterator[Site]:
     """A running server on a free port of this machine; with a certificate and its key in one file, by https."""
@@ -72,6 +84,8 @@ def serving(certificate: Path | None = None) -> Iterator[Site]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

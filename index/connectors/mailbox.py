@@ -51,7 +51,7 @@ def _message(connector: MailboxFile, raw: bytes, place: str) -> Found | Failed:
     try:
         message = email.message_from_bytes(raw, policy=email.policy.default)
         assert isinstance(message, EmailMessage), "the default policy makes EmailMessage"
-        key = one_line(str(message.get("Message-ID") or "")) or key
+        key = _raw_header(message, "message-id") or key
         subject = one_line(str(message.get("Subject") or "")) or "(no subject)"
         text = _text(message)
         sender = _sender(message)
@@ -66,14 +66,23 @@ def _message(connector: MailboxFile, raw: bytes, place: str) -> Found | Failed:
     return Found(Source(key, address, subject, date), ".html", html_page(subject, body))
 
 
+def _raw_header(message: EmailMessage, name: str) -> str:
+    """A header as it is written: the parser of message ids fails on ids that occur."""
+    return next((one_line(str(value)) for key, value in message.raw_items() if key.lower() == name), "")
+
+
 def _text(message: EmailMessage) -> str:
     """The message's plain text; that of its HTML if there is no other. Empty if there is neither."""
     part = message.get_body(preferencelist=("plain", "html"))
     if part is None:
         return ""
-    content = part.get_content()
-    if not isinstance(content, str):
+    payload = part.get_payload(decode=True)
+    if not isinstance(payload, bytes):
         return ""
+    try:
+        content = payload.decode(part.get_content_charset("utf-8"))
+    except (LookupError, UnicodeError):
+        content = payload.decode("cp1252", "replace")
     return html_text(content) if part.get_content_subtype() == "html" else content
 
 
