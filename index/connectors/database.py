@@ -4,7 +4,10 @@ The address of the database, password included, is in an environment variable; n
 """
 
 import datetime
+import sqlite3
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
 from urllib.parse import quote
 
 import sqlalchemy
@@ -20,6 +23,8 @@ from index.connectors.page import html_page, paragraphs, table
 _CONNECT_S = 10
 _BATCH = 500
 _KEY_CHARACTERS = 200
+
+_Order = tuple[int, Decimal, str]
 
 
 def read_database(connector: DatabaseFile) -> Iterator[Event]:
@@ -51,20 +56,24 @@ def _url(connector: DatabaseFile) -> URL:
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database:
-        return sqlalchemy.make_url(f"sqlite+pysqlite:///file:{quote(url.database)}?mode=ro&uri=true")
+        return url.set(drivername="sqlite+pysqlite", query={})
     raise ConnectorError(f"{backend} is no database that can be read here: use PostgreSQL or SQLite")
 
 
 def _engine(connector: DatabaseFile, url: URL) -> Engine:
     """An engine whose every session is read-only by the database's own means."""
-    postgres = url.get_backend_name() == "postgresql"
+    if url.get_backend_name() == "sqlite":
+        address = Path(url.database or "").absolute().as_uri() + "?mode=ro"
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(address, uri=True, timeout=_CONNECT_S)
+
+        return sqlalchemy.create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
     limit_ms = connector.max_minutes * 60_000
     options = f"-c default_transaction_read_only=on -c statement_timeout={limit_ms} -c lock_timeout=10000"
-    arguments = {"connect_timeout": _CONNECT_S, "options": options} if postgres else {"timeout": _CONNECT_S}
+    arguments = {"connect_timeout": _CONNECT_S, "options": options}
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
-    if postgres:
-        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 def _rows(connector: DatabaseFile, connection: Connection) -> Iterator[RowMapping]:
@@ -102,7 +111,7 @@ def _each_row(connector: DatabaseFile, rows: Iterator[RowMapping]) -> Iterator[E
 def _one_table(connector: DatabaseFile, rows: Iterator[RowMapping]) -> Iterator[Event]:
     """One document; rows are ordered by key, so that their order in the database changes nothing."""
     columns: Sequence[str] = ()
-    cells: list[tuple[str, list[str]]] = []
+    cells: list[tuple[_Order, list[str]]] = []
     dates: list[str] = []
     size = 0
     for row in rows:
@@ -111,7 +120,7 @@ def _one_table(connector: DatabaseFile, rows: Iterator[RowMapping]) -> Iterator[
         size += sum(map(len, values))
         if size > connector.max_mb * 1_000_000:
             raise ConnectorError(f"the rows are larger than {connector.max_mb} MB together (max_mb): narrow the query")
-        cells.append((_text(row[connector.key]), values))
+        cells.append((_order(row[connector.key]), values))
         dates += [date for date in [_date(connector, row)] if date]
     if not cells:
         return
@@ -119,6 +128,13 @@ def _one_table(connector: DatabaseFile, rows: Iterator[RowMapping]) -> Iterator[
     body = table([_label(name) for name in columns], [values for _, values in sorted(cells)])
     address = f"{connector.name}: {len(cells)} rows"
     yield Found(Source("table", address, title, max(dates, default=None)), ".html", html_page(title, body))
+
+
+def _order(key: object) -> _Order:
+    """Numbers by size, before everything else by its text."""
+    if isinstance(key, int | float | Decimal):
+        return 0, Decimal(key), ""
+    return 1, Decimal(0), _text(key)
 
 
 def _address(connector: DatabaseFile, key: str) -> str:
