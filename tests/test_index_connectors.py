@@ -19,7 +19,7 @@ from desk.connectors import FolderFile
 from desk.errors import DeskError
 from index.connectors.items import ConnectorError, Found, Source
 from index.connectors.mirror import LastRun, Mirror, file_name, held, last_run, read_sources
-from index.connectors.schedule import RETRY_S, is_due
+from index.connectors.schedule import is_due
 from index.connectors.sync import SyncReport, fingerprint, mirror_folder, mirrors, sync, sync_all, sync_due
 from index.sources import load_source
 
@@ -250,8 +250,9 @@ def test_two_runs_cannot_have_a_mirror_at_once(share: Path, mirror: Path) -> Non
 # When a connector is due
 
 
-def run(minutes_ago: float, complete: bool = True) -> LastRun:
-    return LastRun((NOON - datetime.timedelta(minutes=minutes_ago)).isoformat(), "mark", complete=complete)
+def run(minutes_ago: float, failed: int = 0) -> LastRun:
+    started = (NOON - datetime.timedelta(minutes=minutes_ago)).isoformat()
+    return LastRun(started, "mark", complete=not failed, failed_runs=failed)
 
 
 @pytest.mark.parametrize(
@@ -262,9 +263,13 @@ def run(minutes_ago: float, complete: bool = True) -> LastRun:
         (3600, None, True),
         (3600, run(59.9), False),
         (3600, run(60), True),
-        (3600, run(14.9, complete=False), False),
-        (3600, run(RETRY_S / 60, complete=False), True),
-        (300, run(5, complete=False), True),
+        (3600, run(14.9, failed=1), False),
+        (3600, run(15, failed=1), True),
+        (86_400, run(59, failed=3), False),
+        (86_400, run(60, failed=3), True),
+        (86_400, run(1439, failed=1000), False),
+        (86_400, run(1440, failed=1000), True),
+        (300, run(5, failed=9), True),
         (3600, run(-1), True),
     ],
 )
@@ -294,6 +299,19 @@ def test_only_due_connectors_run_and_a_broken_one_keeps_nobody_back(settings: In
     assert seen == reports
     with pytest.raises(ConnectorError, match="known connectors: share, it"):
         sync_all(settings, "nobody")
+
+
+def test_runs_that_fail_are_counted_until_one_is_complete(settings: IndexSettings, share: Path) -> None:
+    away = share.with_name("away")
+    share.rename(away)
+    for failed in (1, 2, 3):
+        sync_all(settings, "share")
+        last = mirrors(settings)[0].last
+        assert last is not None and last.failed_runs == failed and not last.complete
+    away.rename(share)
+    sync_all(settings, "share")
+    last = mirrors(settings)[0].last
+    assert last is not None and last.failed_runs == 0 and last.complete
 
 
 def test_the_library_is_told_each_mirrors_files_and_collection(settings: IndexSettings) -> None:

@@ -247,6 +247,12 @@ def test_a_repository_on_a_private_address_or_behind_a_redirect_is_refused(
     assert not report.complete and "301" in report.failures[0][1]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1.", "straße.example", "①②⑦.⓪.⓪.①", "a\\b.example", "2130706433"])
+def test_a_host_that_git_might_read_differently_is_refused(folder: Path, host: str) -> None:
+    report = sync(repository_file(f"https://{host}/docs.git", allow_private=True), folder)
+    assert not report.complete and ("ASCII" in report.failures[0][1] or "unusual form" in report.failures[0][1])
+
+
 # Mailboxes
 
 

@@ -275,6 +275,8 @@ def test_https_is_verified_against_the_owners_authority_and_never_left(certifica
         assert counts(sync(trusting, folder)) == (1, 0, 0, 0)
         wrong_name = web(url.replace("127.0.0.1", "localhost"), ca_file=certificate)
         assert "certificate cannot be verified" in sync(wrong_name, folder.with_name("other")).failures[0][1]
+        absent = web(url, ca_file=folder / "absent.pem")
+        assert "absent.pem cannot be read" in sync(absent, folder.with_name("third")).failures[0][1]
         secure.replies["/"] = Reply(status=302, headers={"Location": plain.address + "/"})
         assert sync(trusting, folder).failures[0][1] == "it redirects from https to http"
         assert plain.asked == []
@@ -541,7 +543,7 @@ def test_a_token_goes_to_the_server_and_nowhere_else(
         report = sync(connector, folder)
     assert site.asked[0][1]["authorization"] == sent
     asked = parse_qs(urlsplit(site.paths()[0]).query)
-    assert asked["cql"] == ['space = "IT" and type = page and label = "help" order by id']
+    assert asked["cql"] == ['space = "IT" and type = page and label = "help" order by created']
     assert not report.complete and "token_env" in report.failures[0][1]
     written = b"".join(path.read_bytes() for path in folder.iterdir())
     for secret in ("hunter2", sent.split()[1]):
@@ -554,16 +556,18 @@ def test_a_missing_token_is_named(site: Site, folder: Path, monkeypatch: pytest.
     assert not report.complete and "environment variable WIKI_TOKEN" in report.failures[0][1] and site.asked == []
 
 
-@pytest.mark.parametrize(
-    "following", ["http://169.254.169.254/x", "//other.example/x", "/../../x?y", "@other.example/"]
-)
-def test_a_list_that_leads_to_another_server_is_not_followed(site: Site, folder: Path, following: str) -> None:
-    wiki = Wiki(site, "/wiki")
+@pytest.mark.parametrize("context", ["/wiki", ""])
+@pytest.mark.parametrize("following", ["http://localhost:{0}/x", "//localhost:{0}/x", "/../../x?y", "@localhost:{0}/"])
+def test_a_list_that_leads_to_another_server_is_not_followed(
+    site: Site, folder: Path, following: str, context: str
+) -> None:
+    wiki = Wiki(site, context)
+    following = following.format(site.port)
     wiki.page("1", "Page", "<p>words</p>")
     wiki.publish(["1"])
     query = next(path for path in site.replies if "cql" in path)
     page = wiki.pages["1"]
     site.replies[query] = Reply(json.dumps({"results": [page], "_links": {"next": following}}).encode())
-    report = sync(confluence(site), folder)
+    report = sync(confluence(site, context), folder)
     assert not report.complete and counts(report) == (1, 0, 0, 0)
     assert all(headers["host"] == f"127.0.0.1:{site.port}" for _, headers in site.asked)

@@ -31,7 +31,7 @@ def read_confluence(connector: ConfluenceFile, until: float) -> Iterator[Event]:
     site = _Site(connector, until)
     label = f' and label = "{connector.label}"' if connector.label else ""
     query = {
-        "cql": f'space = "{connector.space}" and type = page{label} order by id',
+        "cql": f'space = "{connector.space}" and type = page{label} order by created',
         "expand": _EXPAND,
         "limit": str(_PAGE),
     }

@@ -138,8 +138,7 @@ def _connection(
     connection.auto_open = False
     try:
         if scheme == "https":
-            context = ssl.create_default_context(cafile=str(limits.ca_file) if limits.ca_file else None)
-            encrypted = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
+            encrypted = _trust(limits.ca_file).wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
             held[0] = encrypted
             encrypted.do_handshake()
         connection.sock = held[0]
@@ -154,6 +153,13 @@ def _connection(
         timer.cancel()
         connection.close()
         held[0].close()
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except (OSError, ValueError):
+        raise ConnectorError(f"the certificates {ca_file} cannot be read: correct ca_file") from None
 
 
 def _connected(addresses: list[str], port: int, timeout_s: float) -> socket.socket:

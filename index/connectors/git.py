@@ -6,6 +6,7 @@ does anything; submodules are not fetched. The git of this machine is used, with
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -41,6 +42,7 @@ _SUFFIXES = {
 _PLAIN_FILE = (b"100644", b"100755")
 """Modes of files: links (120000) and submodules (160000) are left out."""
 _LOCAL_S = 120
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
 _HEAD = "refs/heads/mirror"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -102,6 +104,9 @@ def _fetched(connector: GitFile, cache: Path, until: float) -> _Git:
     """The cached copy of a remote repository, brought up to its branch. The address is resolved here, once."""
     parts = urlsplit(connector.repository)
     host, port = parts.hostname or "", parts.port or 443
+    if not _HOST.fullmatch(host):
+        # git must read the same host out of the address as the check does.
+        raise ConnectorError(f"the host {host!r} must be written in ASCII (xn--...), without a dot at its end")
     addresses = ",".join(
         f"[{address}]" if address.version == 6 else str(address)
         for address in resolve(host, port, connector.allow_private)

@@ -36,14 +36,15 @@ _TEXT = 2000
 class LastRun:
     """How the latest run went. Times are UTC in ISO form; `finished` is None if it is running or was killed.
 
-    `fingerprint` is of the connector as it was then, `complete` whether the whole source was seen; `failures`
-    are (address, reason), the first hundred.
+    `fingerprint` is of the connector as it was then, `complete` whether the whole source was seen, `failed_runs`
+    how many runs in a row up to this one did not; `failures` are (address, reason), the first hundred.
     """
 
     started: str
     fingerprint: str
     finished: str | None = None
     complete: bool = False
+    failed_runs: int = 0
     added: int = 0
     changed: int = 0
     removed: int = 0

@@ -123,7 +123,9 @@ def sync(connector: Connector, folder: Path) -> SyncReport:
     with held(folder):
         mark = fingerprint(connector)
         mirror = Mirror(folder, mark)
-        write_last_run(folder, LastRun(started, mark))
+        before = last_run(folder, mark)
+        failed_runs = before.failed_runs + 1 if before else 1
+        write_last_run(folder, LastRun(started, mark, failed_runs=failed_runs))
         run = _Run(connector, mirror, clock + connector.max_minutes * 60)
         try:
             run.take(_read(connector, folder, mirror.known(), run.until))
@@ -131,7 +133,9 @@ def sync(connector: Connector, folder: Path) -> SyncReport:
             mirror.save()
         report = run.report(time.monotonic() - clock)
         outcome = {key: getattr(report, key) for key in ("added", "changed", "removed", "unchanged")}
-        write_last_run(folder, LastRun(started, mark, _now(), run.complete, failures=report.failures, **outcome))
+        failed_runs = 0 if run.complete else failed_runs
+        done = LastRun(started, mark, _now(), run.complete, failed_runs, failures=report.failures, **outcome)
+        write_last_run(folder, done)
     _LOG.info(
         "connector %s: %d added, %d changed, %d removed, %d unchanged, %d failures, %s, in %.1f s",
         *(report.connector, report.added, report.changed, report.removed, report.unchanged, len(report.failures)),
