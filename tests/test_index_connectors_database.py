@@ -223,6 +223,7 @@ def test_a_wrong_query_or_column_is_explained(
         ("/desk", "/absent"),
         ("127.0.0.1:", "127.0.0.1:1"),
         ("owner:", "nobody:"),
+        ("/desk", "/desk?sslmode=hunter2%2F%2B%25%C3%A9"),  # the driver repeats a value that it does not know
         ("postgresql", "mysql"),
         ("postgresql://", "postgresql:/"),
         ("@127", ":@@127"),

@@ -1,5 +1,7 @@
 """A real HTTP server for tests: what it answers can be changed while it runs, and it notes what it was asked."""
 
+import os
+import shutil
 import ssl
 import subprocess
 import threading
@@ -8,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 
 @dataclass
@@ -53,7 +57,15 @@ class Site:
 
 
 def make_certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that vouches for itself, with its key, in one file."""
+    """A certificate for 127.0.0.1 that vouches for itself, with its key, in one file.
+
+    Skips the test with the reason where there is no openssl program; in CI it fails.
+    """
+    if shutil.which("openssl") is None:
+        reason = "no openssl program on this machine: `apt-get install openssl` runs the tests of https"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
     path = folder / "server.pem"
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", path]
     name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]

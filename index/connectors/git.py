@@ -10,9 +10,9 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -55,17 +55,16 @@ def read_repository(connector: GitFile, cache: Path, until: float) -> Iterator[E
     if shutil.which("git") is None:
         raise ConnectorError("there is no git on this machine: install it (on Debian: apt-get install git)")
     if "://" in connector.repository:
-        git = _fetched(connector, cache, until)
-        commit = _run(git, ["rev-parse", "--verify", "--end-of-options", f"{_HEAD}^{{commit}}"]).decode().strip()
+        _fetch(connector, cache, until)
+        git, branch = _Git(cache, {}, _LOCAL_S), _HEAD
     else:
         folder = Path(connector.repository)
         inner = folder / ".git" if (folder / ".git").exists() else folder
         if not inner.exists():
             raise ConnectorError(f"there is no repository at {folder}: check repository")
-        settings = {"safe.directory": "*"}
-        git = _Git(inner, settings, _LOCAL_S)
-        name = ["rev-parse", "--verify", "--end-of-options", f"{connector.branch}^{{commit}}"]
-        commit = _run(git, name).decode().strip()
+        # The owner of the desk names it, which is what git asks for where someone else owns the files.
+        git, branch = _Git(inner, {"safe.directory": "*"}, _LOCAL_S), connector.branch
+    commit = _run(git, ["rev-parse", "--verify", "--end-of-options", f"{branch}^{{commit}}"]).decode().strip()
     yield from _files(connector, git, commit)
 
 
@@ -74,7 +73,7 @@ class _Git:
     """A repository and the settings that git is run with: kept out of the command line, which others can see."""
 
     folder: Path
-    settings: dict[str, str]
+    settings: Mapping[str, str] = field(repr=False)
     timeout_s: float
     protocol: str = "none"
 
@@ -85,7 +84,7 @@ class _Git:
             numbered[f"GIT_CONFIG_KEY_{number}"] = key
             numbered[f"GIT_CONFIG_VALUE_{number}"] = value
         return {
-            "PATH": os.defpath,
+            "PATH": f"{Path(shutil.which('git') or 'git').parent}:{os.defpath}",
             "LC_ALL": "C",
             "HOME": "/nonexistent",
             "GIT_DIR": str(self.folder),
@@ -100,32 +99,9 @@ class _Git:
         }
 
 
-def _fetched(connector: GitFile, cache: Path, until: float) -> _Git:
-    """The cached copy of a remote repository, brought up to its branch. The address is resolved here, once."""
-    parts = urlsplit(connector.repository)
-    host, port = parts.hostname or "", parts.port or 443
-    if not _HOST.fullmatch(host):
-        # git must read the same host out of the address as the check does.
-        raise ConnectorError(f"the host {host!r} must be written in ASCII (xn--...), without a dot at its end")
-    addresses = ",".join(
-        f"[{address}]" if address.version == 6 else str(address)
-        for address in resolve(host, port, connector.allow_private)
-    )
-    settings = {
-        "http.curloptResolve": f"{host}:{port}:{addresses}",
-        "http.followRedirects": "false",
-        "http.proxy": "",
-        "http.lowSpeedLimit": "1000",
-        "http.lowSpeedTime": "30",
-        "fetch.fsckObjects": "true",
-        "gc.autoDetach": "false",
-    }
-    if connector.ca_file is not None:
-        settings["http.sslCAInfo"] = str(connector.ca_file)
-    if connector.token_env is not None:
-        user = secret(connector.user_env, connector.name) if connector.user_env else "git"
-        pair = f"{user}:{secret(connector.token_env, connector.name)}".encode()
-        settings["http.extraHeader"] = "Authorization: Basic " + base64.b64encode(pair).decode()
+def _fetch(connector: GitFile, cache: Path, until: float) -> None:
+    """Brings the copy of a remote repository up to its branch."""
+    settings = _network(connector) | _authorization(connector)
     git = _Git(cache, settings, max(1.0, until - time.monotonic()), "https")
     if not (cache / "HEAD").is_file():
         shutil.rmtree(cache, ignore_errors=True)
@@ -133,7 +109,35 @@ def _fetched(connector: GitFile, cache: Path, until: float) -> _Git:
         _run(git, ["init", "--quiet", "--bare", "--template=", str(cache)])
     fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph"]
     _run(git, [*fetch, "--end-of-options", connector.repository, f"+{connector.branch}:{_HEAD}"])
-    return git
+
+
+def _network(connector: GitFile) -> dict[str, str]:
+    """Settings that bind git to the addresses of the host, resolved and checked here, once."""
+    parts = urlsplit(connector.repository)
+    host, port = parts.hostname or "", parts.port or 443
+    if not _HOST.fullmatch(host):
+        # git must read the same host out of the address as the check does.
+        raise ConnectorError(f"the host {host!r} must be written in ASCII (xn--...), without a dot at its end")
+    addresses = resolve(host, port, connector.allow_private)
+    written = [f"[{address}]" if address.version == 6 else str(address) for address in addresses]
+    settings = {
+        "http.curloptResolve": f"{host}:{port}:{','.join(written)}",
+        "http.followRedirects": "false",
+        "http.proxy": "",
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": "30",
+        "fetch.fsckObjects": "true",
+        "gc.autoDetach": "false",
+    }
+    return settings | ({"http.sslCAInfo": str(connector.ca_file)} if connector.ca_file else {})
+
+
+def _authorization(connector: GitFile) -> dict[str, str]:
+    if connector.token_env is None:
+        return {}
+    user = secret(connector.user_env, connector.name) if connector.user_env else "git"
+    pair = f"{user}:{secret(connector.token_env, connector.name)}".encode()
+    return {"http.extraHeader": "Authorization: Basic " + base64.b64encode(pair).decode()}
 
 
 def _run(git: _Git, arguments: list[str]) -> bytes:
