@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from desk.config import DEFAULT_DESK, ROOT, IndexSettings, load_desk, secret
-from desk.connectors import FolderFile
+from desk.connectors import LOADERS, ConnectorFile, FolderFile
 from desk.errors import DeskError
 from index.connectors.items import ConnectorError, Found, Source
 from index.connectors.mirror import LastRun, Mirror, file_name, held, last_run, read_sources
@@ -186,7 +187,7 @@ def test_keys_that_read_alike_get_files_of_their_own(tmp_path: Path) -> None:
 KILLED_AT_THE_25TH_FILE = """
 import os, signal, sys
 from pathlib import Path
-from desk.connectors import FolderFile
+from desk.connectors import LOADERS, ConnectorFile, FolderFile
 from index.connectors.sync import sync
 rename, files = Path.replace, []
 def replace(self, target):
@@ -413,3 +414,26 @@ def test_a_secret_is_read_when_it_is_used_and_a_missing_one_is_named(monkeypatch
     monkeypatch.setenv("WIKI_TOKEN", " ")
     with pytest.raises(DeskError, match="connector wiki needs the environment variable WIKI_TOKEN"):
         secret("WIKI_TOKEN", "wiki")
+
+
+# docs/connectors.md
+
+DOCUMENTED = (ROOT / "docs" / "connectors.md").read_text(encoding="utf-8")
+
+
+def test_the_documented_example_is_accepted(desk: Path) -> None:
+    example = yaml.safe_load(DOCUMENTED.split("```yaml\n")[1].split("```")[0])
+    assert [getattr(entry, "name", "") for entry in connect(desk, *example["connectors"])] == ["handbook", "articles"]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_key_of_a_loader_is_documented_and_no_other(loader: str) -> None:
+    sections = {part.split("\n")[0]: part for part in DOCUMENTED.split("\n### ")[1:]}
+    section = next(text for heading, text in sections.items() if loader in heading.split(", "))
+    common = set(ConnectorFile.model_fields) | {"loader"}
+    own = set(LOADERS[loader].model_fields) - common
+    first = section.split("\n\n")[1]
+    named = set(re.findall(r"`(\w+)`", first))
+    assert first.startswith("Key") and named == own
+    table = set(re.findall(r"^\| `(\w+)` \|", DOCUMENTED, re.MULTILINE))
+    assert common <= table
