@@ -270,6 +270,8 @@ def _collections(root: Path, files: dict[str, CollectionFile]) -> tuple[Collecti
             )
         found.append(CollectionSettings(name, folder.as_posix(), frozenset(file.groups)))
     return tuple(found)
+
+
 def secret(variable: str, connector: str) -> str:
     """The value of an environment variable that a connector names. Raises DeskError if it is absent or empty.
 
