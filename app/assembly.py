@@ -1,7 +1,9 @@
 """Puts the layers of a desk together: library, engine, router, assistant. Knows no page."""
 
+import logging
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.engine import Engine
 from chains.assistant import Assistant, fit_router
@@ -9,6 +11,10 @@ from desk.config import Desk
 from index.build import BuildProgress
 from index.embed import Embedder
 from index.library import Library, open_library
+
+_LOG = logging.getLogger(__name__)
+CONNECTORS_S = 60
+"""Seconds between two looks at which connectors are due: schedules are of minutes and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +26,23 @@ class Switchboard:
     embedder: Embedder
     engine: Engine
     assistant: Assistant
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Begins to load the model. Not part of assembling: its imports would hold up the page by seconds."""
+        """Begins to load the model, whose imports would hold up the page by seconds, and to follow the connectors."""
         self.engine.start()
+        if self.desk.index.connectors:
+            threading.Thread(target=self._follow_connectors, name="connectors", daemon=True).start()
+
+    def _follow_connectors(self) -> None:
+        while not self.closing.wait(CONNECTORS_S):
+            try:
+                self.library.sync_due()
+            except Exception:
+                _LOG.exception("The connectors could not be followed; the next try is in %d s.", CONNECTORS_S)
 
     def close(self) -> None:
+        self.closing.set()
         self.engine.close()
         self.library.close()
 

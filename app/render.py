@@ -108,9 +108,19 @@ def source_page(document: Document, start: int, end: int) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(document.title)}</title><style>{_SOURCE_STYLE}</style></head><body><main>"
-        f"<p class=path>{escape(document.path)}</p><h1>{escape(document.title)}</h1>"
+        f"<p class=path>{_where_from(document)}</p><h1>{escape(document.title)}</h1>"
         f"<pre>{escape(before)}{mark}{escape(after)}</pre></main></body></html>"
     )
+
+
+def _where_from(document: Document) -> str:
+    """A document's path, or the address that a connector found it at, as a link where it is one."""
+    address = document.address
+    if address is None:
+        return escape(document.path)
+    if not address.lower().startswith(("https://", "http://")):
+        return escape(address)
+    return f'<a href="{escape(address, quote=True)}" rel="noopener noreferrer">{escape(address)}</a>'
 
 
 _SOURCE_STYLE = (

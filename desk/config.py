@@ -54,9 +54,9 @@ class IndexFile(_Edge):
 
 
 class CollectionFile(_Edge):
-    """A folder of documents that only members of some groups may read; none means everyone."""
+    """Documents (of a folder, or of connectors) that only members of some groups may read; none means everyone."""
 
-    folder: str
+    folder: str | None = None
     groups: tuple[str, ...] = ()
 
 
@@ -114,10 +114,10 @@ class WorkflowFile(_Edge):
 
 @dataclass(frozen=True, slots=True)
 class CollectionSettings:
-    """The documents below `folder` (relative to the desk), for members of `groups`; with none, for everyone."""
+    """The documents below `folder` (relative to the desk; None: connectors' alone) for `groups`, or for everyone."""
 
     name: str
-    folder: str
+    folder: str | None
     groups: frozenset[str]
 
 
@@ -223,7 +223,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             upload_mb=file.limits.upload_mb,
             threads=file.models.threads,
             collections=_collections(root, file.collections),
-            connectors=_connectors(root, file.connectors),
+            connectors=_connectors(root, file.connectors, RESERVED | file.collections.keys()),
         ),
         adapters=AdapterSettings(
             base=_base(root, file.models.base),
@@ -260,15 +260,15 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
 def _collections(root: Path, files: dict[str, CollectionFile]) -> tuple[CollectionSettings, ...]:
     found = []
     for name, file in files.items():
-        folder = Path(file.folder)
+        folder = Path(file.folder) if file.folder is not None else None
         if name in RESERVED or name.startswith(UPLOADS):
             raise DeskError(f"{root / 'desk.yaml'}: collections.{name} is a reserved name: choose another.")
-        if folder.is_absolute() or ".." in folder.parts or folder.parts[:1] != ("documents",):
+        if folder is not None and (folder.is_absolute() or ".." in folder.parts or folder.parts[:1] != ("documents",)):
             raise DeskError(
                 f"{root / 'desk.yaml'}: collections.{name}.folder is {file.folder!r}: name a folder below documents/, "
                 "for example documents/people."
             )
-        found.append(CollectionSettings(name, folder.as_posix(), frozenset(file.groups)))
+        found.append(CollectionSettings(name, folder.as_posix() if folder else None, frozenset(file.groups)))
     return tuple(found)
 
 
@@ -286,7 +286,13 @@ def secret(variable: str, connector: str) -> str:
     return value
 
 
-def _connectors(root: Path, connectors: tuple[Connector, ...]) -> tuple[Connector, ...]:
+def _connectors(root: Path, connectors: tuple[Connector, ...], known: frozenset[str]) -> tuple[Connector, ...]:
+    for connector in connectors:
+        if connector.collection not in known:
+            raise DeskError(
+                f"{root / 'desk.yaml'}: the connector {connector.name} puts documents into the collection "
+                f"{connector.collection!r}, which is not among collections: add it there, with its groups."
+            )
     names = [connector.name for connector in connectors]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

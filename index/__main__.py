@@ -1,4 +1,4 @@
-"""The command line of the library: add, build, status, search, remove, verify, backup, restore.
+"""The command line of the library: add, build, sync, status, search, remove, verify, backup, restore.
 
 Results go to standard output (one JSON object per line with --json), progress and logs to standard error.
 A command that fails says why in one sentence on standard error and exits with 2.
@@ -19,6 +19,7 @@ from typing import Any
 from desk.config import DEFAULT_DESK, IndexSettings, load_desk
 from desk.errors import DeskError
 from index.build import BuildReport
+from index.connectors.sync import SyncReport, sync_all
 from index.document import DESK_COLLECTION, NO_GROUPS, DocumentInfo, Filter, ScoredPassage
 from index.embed import MiniLM
 from index.errors import LibraryError, SourceError
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("paths", type=Path, nargs="+", metavar="PATH")
     build = command("build", _build, "bring the library up to the desk's documents folder")
     build.add_argument("--watch", action="store_true", help="keep up with the folder until Ctrl+C")
+    sync = command("sync", _sync, "fetch what the desk's connectors find, and build")
+    sync.add_argument("name", nargs="?", metavar="NAME", help="one connector; without it, all of them")
     command("status", _status, "what the library holds, and which files could not be read")
     find = command("search", _search, "the passages that fit a question best")
     find.add_argument("query", metavar="QUERY")
@@ -166,6 +169,27 @@ def _build_once(library: Library, write: Write) -> None:
     for path, reason in report.failures:
         print(f"{path} was left out: {reason}", file=sys.stderr)
     write({"type": "built"} | dataclasses.asdict(report), _report(report))
+
+
+def _sync(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    incomplete = 0
+
+    def tell(report: SyncReport) -> None:
+        nonlocal incomplete
+        incomplete += not report.complete
+        for address, reason in report.failures:
+            print(f"{report.connector}: {address}: {reason}", file=sys.stderr)
+        sentence = f"{report.connector}: {report.added} added, {report.changed} changed, {report.removed} removed, "
+        sentence += f"{report.unchanged} unchanged{'' if report.complete else '; not read to its end'}."
+        write({"type": "synced"} | dataclasses.asdict(report), sentence)
+
+    sync_all(settings, options.name, tell)
+    library = Library.open(settings, MiniLM(settings.models, settings.threads))
+    try:
+        _build_once(library, write)
+    finally:
+        library.close()
+    return 1 if incomplete else 0
 
 
 def _report(report: BuildReport) -> str:

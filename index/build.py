@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from desk.config import IndexSettings
+from index.connectors.sync import mirror_folder, mirrors
 from index.document import DESK_COLLECTION
 from index.errors import SourceError
-from index.intake import Intake, Source
+from index.intake import Intake, SourceFile
 from index.sources import file_hash
 from index.store import Entry, Failure, Store, Stored
 
 GROUP_PASSAGES = 256
 """A build hands documents over in groups of about this many passages: each group costs a write of the word index."""
 _EMBED_ROWS = 256
+MIRRORED = "connectors"
+"""What the path of a document begins with that a connector found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +59,49 @@ Tell = Callable[[BuildProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The files of a desk, and which collection each belongs to."""
+    """The files of a desk and of its connectors' mirrors, and which collection each belongs to."""
 
     settings: IndexSettings
 
-    def files(self) -> dict[str, Path]:
-        """The desk's files by their path relative to the desk; hidden and lock files are none of them."""
-        root = self.settings.documents
-        return {
-            path.relative_to(root.parent).as_posix(): path
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-            and not path.name.startswith("~$")
-            and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        }
+    def files(self) -> dict[str, SourceFile]:
+        """The files by their path: relative to the desk, or `connectors/` and the connector's name in front.
 
-    def collection(self, name: str) -> str:
+        Hidden files and those that lock others are none of them.
+        """
+        root = self.settings.documents
+        found = {}
+        for path in sorted(root.rglob("*")):
+            inside = path.relative_to(root)
+            if path.name.startswith("~$") or any(part.startswith(".") for part in inside.parts) or not path.is_file():
+                continue
+            name = f"{root.name}/{inside.as_posix()}"
+            found[name] = SourceFile(path, name, name, "desk", self._collection(name), stamp_of(path))
+        for mirror in mirrors(self.settings):
+            for file, source in sorted(mirror.sources.items()):
+                path, name = mirror.folder / file, f"{MIRRORED}/{mirror.connector}/{file}"
+                found[name] = SourceFile(
+                    *(path, name, name, "desk", mirror.collection, stamp_of(path)),
+                    title=source.title,
+                    address=source.address,
+                    date=source.date,
+                )
+        return found
+
+    def _collection(self, name: str) -> str:
         """That of the innermost folder that is named in desk.yaml, else the one that everyone may read."""
-        inside = [one for one in self.settings.collections if name.startswith(f"{one.folder}/")]
-        return max(inside, key=lambda one: len(one.folder)).name if inside else DESK_COLLECTION
+        inside = [
+            (len(one.folder), one.name)
+            for one in self.settings.collections
+            if one.folder is not None and name.startswith(f"{one.folder}/")
+        ]
+        return max(inside)[1] if inside else DESK_COLLECTION
 
     def path(self, name: str) -> Path:
+        """Where a file of this path is."""
+        first, _, rest = name.partition("/")
+        if first == MIRRORED:
+            connector, _, file = rest.partition("/")
+            return mirror_folder(self.settings, connector) / file
         return self.settings.documents.parent / name
 
 
@@ -98,14 +123,14 @@ class Build:
         known = by_file(self._store.stored())
         again = [(file, items) for file, items in known.items() if self._is_old_upload(items, uploads)]
         total = len(files) + len(again)
-        hashes = {name: hash_or_none(path) for name, path in files.items()}
         lost = {file: items for file, items in known.items() if items[0].origin == "desk" and file not in files}
-        for done, (name, path) in enumerate(files.items(), 1):
-            self._take(name, path, hashes[name], known.get(name, []), lost)
+        for done, (name, source) in enumerate(files.items(), 1):
+            self._take(source, known.get(name, []), lost)
             self._hand_over(put, GROUP_PASSAGES)
             tell(BuildProgress(done, total, name))
         for done, (file, items) in enumerate(again, len(files) + 1):
-            self._read(Source(uploads / file, items[0].name, file, "added", items[0].collection, items[0].stamp), items)
+            again_from = uploads / file
+            self._read(SourceFile(again_from, items[0].name, file, "added", items[0].collection, items[0].stamp), items)
             self._hand_over(put, GROUP_PASSAGES)
             tell(BuildProgress(done, total, items[0].name))
         self._hand_over(put, 1)
@@ -123,13 +148,11 @@ class Build:
             seconds=time.perf_counter() - started,
         )
 
-    def _take(
-        self, name: str, path: Path, digest: str | None, items: list[Stored], lost: dict[str, list[Stored]]
-    ) -> None:
-        stamp, collection = stamp_of(path), self._folders.collection(name)
-        if items and is_current(items, digest, collection, self._intake.recipe):
-            if stamp != items[0].stamp:
-                self._store.touch(name, stamp)
+    def _take(self, source: SourceFile, items: list[Stored], lost: dict[str, list[Stored]]) -> None:
+        digest = hash_or_none(source.path)
+        if items and is_current(items, digest, source.collection, self._intake.recipe):
+            if source.stamp != items[0].stamp:
+                self._store.touch(source.file, source.stamp)
             self._counts["unchanged"] += 1
             return
         came = "changed" if items else "added"
@@ -137,12 +160,12 @@ class Build:
             moved = next((file for file, old in lost.items() if old[0].content_hash == digest), None)
             if moved is not None:
                 items, came = lost.pop(moved), "moved"
-        if self._read(Source(path, name, name, "desk", collection, stamp), items):
+        if self._read(source, items):
             self._counts[came] += 1
         elif items:
             self._counts["removed"] += 1
 
-    def _read(self, source: Source, items: list[Stored]) -> bool:
+    def _read(self, source: SourceFile, items: list[Stored]) -> bool:
         """Puts a file into the group; one that cannot be read any more loses what was stored of it."""
         gone = tuple(item.id for item in items)
         try:
@@ -193,24 +216,18 @@ def is_stale(store: Store, intake: Intake, folders: Folders, uploads: Path) -> b
     desk = {file for file, items in known.items() if items[0].origin == "desk"}
     if (desk | failed.keys()) - files.keys():
         return True
-    return any(
-        _differs(name, path, known.get(name, []), failed.get(name), folders.collection(name), intake.recipe)
-        for name, path in files.items()
-    )
+    return any(_differs(source, known.get(name, []), failed.get(name), intake.recipe) for name, source in files.items())
 
 
-def _differs(
-    name: str, path: Path, items: Sequence[Stored], failure: Failure | None, collection: str, recipe: str
-) -> bool:
-    stamp = stamp_of(path)
+def _differs(source: SourceFile, items: Sequence[Stored], failure: Failure | None, recipe: str) -> bool:
     if items:
         item = items[0]
-        if item.recipe != recipe or item.collection != collection:
+        if item.recipe != recipe or item.collection != source.collection:
             return True
-        return stamp != item.stamp and hash_or_none(path) != item.content_hash
+        return source.stamp != item.stamp and hash_or_none(source.path) != item.content_hash
     if failure is None:
         return True
-    return stamp != failure.stamp and hash_or_none(path) != failure.hash
+    return source.stamp != failure.stamp and hash_or_none(source.path) != failure.hash
 
 
 def is_current(items: Sequence[Stored], digest: str | None, collection: str, recipe: str) -> bool:

@@ -29,7 +29,7 @@ class Document:
     `path` is relative to the desk (documents/it/x.md) or the name of an upload; `id` is stable for a path
     of the desk and random elsewhere; `content_hash` is the SHA-256 of the file's bytes;
     `updated` is the ISO date that the text itself states, if any; `outdated` is whether the text says at
-    its head that it no longer applies.
+    its head that it no longer applies; `address` is where a connector found it.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Document:
     blocks: tuple[Block, ...] = field(default=())
     updated: str | None = None
     outdated: bool = False
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,12 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A file to read: `name` is its path as people know it, `file` where it is kept; see `Stored`."""
+class SourceFile:
+    """A file to read: `name` is its path as people know it, `file` where it is kept; see `Stored`.
+
+    What a connector knows better than the file's own text is in `title` and `address` (where it came from); `date`
+    (ISO) counts for a text that states none.
+    """
 
     path: Path
     name: str
@@ -29,6 +33,9 @@ class Source:
     origin: str
     collection: str
     stamp: str
+    title: str = ""
+    address: str | None = None
+    date: str | None = None
 
 
 class Intake:
@@ -43,14 +50,20 @@ class Intake:
         self.recipe = f"{READERS_VERSION}|{CHUNKING_VERSION}/{chunk_tokens}"
         """How files are read and cut: a document with another recipe is read again."""
 
-    def read(self, source: Source, max_bytes: int, before: Sequence[Stored]) -> list[Entry]:
+    def read(self, source: SourceFile, max_bytes: int, before: Sequence[Stored]) -> list[Entry]:
         """The entries of a file. A document keeps the id that it has in `before`, and the vectors of equal passages.
 
         Raises SourceError if the file cannot be read, EmbedderError if the model fails.
         """
         document = load_source(source.path, name=source.name, collection=source.collection, max_bytes=max_bytes)
         old = next((item for item in before if item.inner == ""), None)
-        document = replace(document, id=old.id if old else self._fresh_id(source, document.path))
+        document = replace(
+            document,
+            id=old.id if old else self._fresh_id(source, document.path),
+            title=source.title or document.title,
+            address=source.address,
+            updated=document.updated or source.date,
+        )
         return [self._entry(document, source, old)]
 
     def embed_rows(self, rows: Sequence[TextRow]) -> dict[int, Vectors]:
@@ -64,7 +77,7 @@ class Intake:
         parts = _split(self._embed(texts), [len(own) for own in spans])
         return {row.number: vectors for row, vectors in zip(rows, parts, strict=True)}
 
-    def _entry(self, document: Document, source: Source, old: Stored | None) -> Entry:
+    def _entry(self, document: Document, source: SourceFile, old: Stored | None) -> Entry:
         passages = cut(document, self._chunk_tokens, self._count)
         known: Mapping[tuple[str, str], Vectors] = {}
         before = self._store.document(old.id) if old else None
@@ -100,7 +113,7 @@ class Intake:
             raise EmbedderError(f"{self._embedder.name} returned vectors of shape {rows.shape}.")
         return rows
 
-    def _fresh_id(self, source: Source, path: str) -> str:
+    def _fresh_id(self, source: SourceFile, path: str) -> str:
         """16 hex digits that follow from the path for the desk's files (unless a moved file has them), else random."""
         if source.origin != "desk":
             return secrets.token_hex(16)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from desk.config import IndexSettings
 from index.backup import Contents, back_up, restore
 from index.build import Build, BuildProgress, BuildReport, Folders, Replacement, embed_missing, is_stale, stamp_of
+from index.connectors.sync import sync_due
 from index.derived import EXACT_ROWS, Derived
 from index.document import DESK_COLLECTION, NO_FILTER, Document, DocumentInfo, Filter, Passage, SearchResult
 from index.embed import Embedder, MiniLM, token_counter
 from index.errors import SourceError
-from index.intake import Intake, Source
+from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
 from index.search import search
 from index.sources import FORMATS, file_hash
@@ -128,6 +129,13 @@ class Library:
                 self._derived.tidy()
         return report
 
+    def sync_due(self) -> bool:
+        """Fetches what connectors find whose time has come, and builds; whether any was due."""
+        due = bool(sync_due(self._settings))
+        if due:
+            self.build()
+        return due
+
     def is_stale(self) -> bool:
         """Whether a build would change anything. Files with the same size and time are not read."""
         unembedded = self._store.count_unembedded(self._derived.model) > 0
@@ -152,7 +160,7 @@ class Library:
             same = self._store.document(before[0].id)
             if same is not None and same.content_hash == file_hash(path):
                 return same
-        source = Source(path, name, "", "added", collection, stamp_of(path))
+        source = SourceFile(path, name, "", "added", collection, stamp_of(path))
         told("embedding")
         entries = self._intake.read(source, self._max_bytes, [])
         file = f"{entries[0].document.id}/{name}"

@@ -32,7 +32,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     key INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, path TEXT NOT NULL, title TEXT NOT NULL,
     format TEXT NOT NULL, collection TEXT NOT NULL, content_hash TEXT NOT NULL, text TEXT NOT NULL,
-    blocks TEXT NOT NULL, updated TEXT, outdated INTEGER NOT NULL, recipe TEXT NOT NULL,
+    blocks TEXT NOT NULL, updated TEXT, outdated INTEGER NOT NULL, address TEXT, recipe TEXT NOT NULL,
     origin TEXT NOT NULL CHECK (origin IN ('desk', 'added')), file TEXT NOT NULL, stamp TEXT NOT NULL,
     added_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
     UNIQUE (collection, path)
@@ -57,7 +57,7 @@ CREATE TABLE failures (
     path TEXT PRIMARY KEY, file TEXT NOT NULL, stamp TEXT NOT NULL, hash TEXT NOT NULL, reason TEXT NOT NULL
 );
 """
-_DOCUMENT = "id, path, title, format, text, content_hash, collection, blocks, updated, outdated"
+_DOCUMENT = "id, path, title, format, text, content_hash, collection, blocks, updated, outdated, address"
 _PASSAGE = 'd.id, p.ordinal, p.start, p."end", p.text, p.section, p.page'
 _STORED = "id, path, file, origin, collection, content_hash, stamp, recipe"
 
@@ -380,6 +380,7 @@ class Store:
             blocks=blocks,
             updated=row[8],
             outdated=bool(row[9]),
+            address=row[10],
         )
 
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
@@ -569,12 +570,12 @@ def _insert(connection: sqlite3.Connection, entry: Entry) -> int:
     blocks = json.dumps([[b.kind, b.start, b.end, b.page, b.level] for b in document.blocks])
     values: list[Any] = [
         *(document.id, document.path, document.title, document.format, document.collection),
-        *(document.content_hash, document.text, blocks, document.updated, int(document.outdated)),
+        *(document.content_hash, document.text, blocks, document.updated, int(document.outdated), document.address),
         *(stored.recipe, stored.origin, stored.file, stored.stamp),
     ]
     key = connection.execute(
         "INSERT INTO documents (id, path, title, format, collection, content_hash, text, blocks, updated, "
-        "outdated, recipe, origin, file, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "outdated, address, recipe, origin, file, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     ).lastrowid
     assert key is not None

@@ -144,3 +144,24 @@ def test_a_watched_folder_is_followed_until_it_is_stopped(desk: Path, state_fold
         assert json.loads(watch.stdout.readline())["removed"] == 1
         watch.send_signal(signal.SIGINT)
         assert watch.wait(timeout=60) == 130
+
+
+def test_what_a_connector_finds_is_searched_with_its_address(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = desk.parent / "shared"
+    (shared / "rules").mkdir(parents=True)
+    (shared / "rules" / "bikes.txt").write_text("Bicycles stand in the basement.")
+    (desk / "desk.yaml").write_text(
+        DESK + "connectors:\n  - name: drive\n    loader: folder\n    every: 1h\n"
+        f"    path: {shared}\n    collection: drive\ncollections:\n  drive:\n    groups: [staff]\n"
+    )
+    status, rows, _ = run(capsys, desk, "sync")
+    assert (status, [row["type"] for row in rows], rows[0]["added"], rows[1]["added"]) == (0, ["synced", "built"], 1, 2)
+    assert run(capsys, desk, "search", "bicycle")[1][0]["path"] == "documents/lockers.md"
+    _, rows, _ = run(capsys, desk, "search", "bicycle", "--groups", "staff", "-k", "1")
+    assert str(rows[0]["path"]).startswith("connectors/drive/")
+    assert run(capsys, desk, "verify") == (0, [{"type": "verified"}], "")
+    (shared / "rules" / "bikes.txt").unlink()
+    (shared / "cars.txt").write_text("Cars stand outside.")
+    _, rows, _ = run(capsys, desk, "sync", "drive")
+    assert (rows[1]["added"], rows[1]["removed"]) == (1, 1)
+    assert run(capsys, desk, "sync", "nothing")[0] == 2
