@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from index.document import NO_FILTER, Filter
 from index.errors import StoreError
-from index.lexical import LEXICAL_VERSION, LexicalIndex
+from index.lexical import HALF, LEXICAL_VERSION, LexicalIndex
 from index.store import Changes, Store
 from index.vectors import METRIC, ExactVectors, GraphVectors, Within, build_graph, graph_hash, remove_graph
 
@@ -32,6 +32,8 @@ SENTENCES_EACH = 4
 """How many sentences are looked at for each passage that an exact search is to put forward."""
 GRAPH_EXTRA = 4
 """How many candidates the graph puts forward for each passage that is wanted, since their sentences decide."""
+_SPARE = 4
+"""How many times as many of the best by words are looked at for those that may be read, before all of these are."""
 _MOST_WITHIN = 64
 """How many users' sets of passages are kept ready: at 100,000 passages one takes about 0.2 MB."""
 
@@ -164,11 +166,22 @@ class Derived:
         self, terms: Sequence[str], n: int, collections: frozenset[str], only: Filter = NO_FILTER
     ) -> list[tuple[int, float]]:
         """At most n (number, BM25 score) pairs, best first."""
+        within = self._allowed(collections, only)
+        if within is None:
+            return self.lexical.search_all(terms, n)
+        if within.count >= HALF * len(self._members):
+            best = self.lexical.search_all(terms, n * _SPARE)
+            found = [pair for pair in best if pair[0] in within]
+            if len(found) >= n or len(best) < n * _SPARE:
+                return found[:n]
         return self.lexical.search(terms, n, collections, only)
 
     def frequencies(self, terms: Sequence[str], collections: frozenset[str]) -> tuple[dict[str, int], int]:
         """In how many passages of `collections` each term stands, and how many there are."""
-        return self.lexical.frequencies(terms, collections)
+        within = self._allowed(collections, NO_FILTER)
+        everything = len(self._members)
+        total = everything if within is None else within.count
+        return self.lexical.frequencies(terms, collections, total, total / max(1, everything)), total
 
     @property
     def graph(self) -> Graph | None:

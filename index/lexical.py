@@ -20,6 +20,10 @@ LEXICAL_VERSION = 2
 """Raised when texts are analysed differently: the index on disk is then made again."""
 _FIELDS = {"body": 1.0, "title": 0.6, "section": 0.8}
 """Weights of the fields: body text first; chosen on the sample desk, where titles repeat common words."""
+COUNTED = 1000
+"""A term in more passages than this is common: its passages are not counted one by one."""
+HALF = 0.5
+"""With at least this share of all passages readable, most of the best ones are, and counts go by the share."""
 _MAX_TERMS = 64
 """A query's first terms: a pasted page must not become a thousand-term query."""
 _WRITER_BYTES = 32_000_000
@@ -176,42 +180,64 @@ class LexicalIndex:
         """
         import tantivy
 
-        if not terms or not collections or n < 1:
+        if not terms or not collections:
             return []
-        should = [
-            (tantivy.Occur.Should, tantivy.Query.boost_query(self._term(field, term), weight))
-            for term in terms
-            for field, weight in _FIELDS.items()
-        ]
         query = tantivy.Query.boolean_query(
             [
-                (tantivy.Occur.Must, tantivy.Query.boolean_query(should)),
+                (tantivy.Occur.Must, self._any(terms)),
                 (tantivy.Occur.Must, self._inside(collections)),
                 *((tantivy.Occur.Must, part) for part in self._narrowed(only)),
             ]
         )
+        return self._best(query, n)
+
+    def search_all(self, terms: Sequence[str], n: int) -> list[tuple[int, float]]:
+        """`search` in all collections: a fifth of the time, since tantivy skips what cannot be among the best."""
+        return self._best(self._any(terms), n) if terms else []
+
+    def _any(self, terms: Sequence[str]) -> Any:
+        import tantivy
+
+        return tantivy.Query.boolean_query(
+            [
+                (tantivy.Occur.Should, tantivy.Query.boost_query(self._term(field, term), weight))
+                for term in terms
+                for field, weight in _FIELDS.items()
+            ]
+        )
+
+    def _best(self, query: Any, n: int) -> list[tuple[int, float]]:
+        if n < 1:
+            return []
         searcher = self._searcher
         hits = searcher.search(query, limit=n, count=False).hits
         addresses = [address for _, address in hits]
         numbers = searcher.fast_field_values("number", addresses) if addresses else []
         return [(int(number), float(score)) for number, (score, _) in zip(numbers, hits, strict=True)]
 
-    def frequencies(self, terms: Sequence[str], collections: frozenset[str]) -> tuple[dict[str, int], int]:
-        """In how many passages of `collections` each term stands (anywhere), and how many there are."""
-        import tantivy
+    def frequencies(
+        self, terms: Sequence[str], collections: frozenset[str], total: int, share: float
+    ) -> dict[str, int]:
+        """In how many passages of `collections`, which hold `total` and this share of all passages, each term stands.
 
-        if not collections:
-            return dict.fromkeys(terms, 0), 0
-        searcher = self._searcher
-        inside = self._inside(collections)
+        Counted where it is rare or where much is left out. A common term's count is taken for the whole index's, times
+        the share: to count a million postings takes longer than the search, and what is common weighs little.
+        """
         found = {}
         for term in terms:
-            anywhere = tantivy.Query.boolean_query(
-                [(tantivy.Occur.Should, self._term(field, term)) for field in _FIELDS]
-            )
-            both = tantivy.Query.boolean_query([(tantivy.Occur.Must, anywhere), (tantivy.Occur.Must, inside)])
-            found[term] = int(searcher.search(both, limit=1, count=True).count or 0)
-        return found, int(searcher.search(inside, limit=1, count=True).count or 0)
+            known = max(self._searcher.doc_freq(field, term) for field in _FIELDS)
+            if known > COUNTED and share >= HALF:
+                found[term] = min(total, round(known * share))
+            else:
+                found[term] = self._count(term, collections) if known and collections else 0
+        return found
+
+    def _count(self, term: str, collections: frozenset[str]) -> int:
+        import tantivy
+
+        anywhere = tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(field, term)) for field in _FIELDS])
+        both = [(tantivy.Occur.Must, anywhere), (tantivy.Occur.Must, self._inside(collections))]
+        return int(self._searcher.search(tantivy.Query.boolean_query(both), limit=1, count=True).count or 0)
 
     def _term(self, field: str, term: str) -> Any:
         import tantivy

@@ -42,6 +42,10 @@ class Within:
     def __init__(self, numbers: NDArray[np.int64]) -> None:
         self.table = np.zeros(int(numbers.max()) + 1 if len(numbers) else 1, dtype=np.bool_)
         self.table[numbers] = True
+        self.count = len(numbers)
+
+    def __contains__(self, number: int) -> bool:
+        return number < len(self.table) and bool(self.table[number])
 
     def of(self, owners: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Which rows belong to these passages."""

@@ -57,7 +57,8 @@ def test_bm25_scores_equal_the_formula(tmp_path: Path) -> None:
         count, length = words.count("alpha"), len(words)
         norm = 1.2 * (1 - 0.75 + 0.75 * length / mean)
         assert found[number] == pytest.approx(rarity(2, 3) * count * 2.2 / (count + norm), rel=1e-5)
-    assert index.frequencies(["alpha", "omega"], ALL) == ({"alpha": 2, "omega": 0}, 3)
+    assert index.frequencies(["alpha", "omega"], ALL, 3, 1.0) == {"alpha": 2, "omega": 0}
+    assert index.search_all(["alpha"], 10) == index.search(["alpha"], 10, ALL)
 
 
 def test_what_is_written_is_found_after_refresh_only(tmp_path: Path) -> None:
