@@ -52,7 +52,7 @@ def search(
     frequencies, total = indexes.lexical.frequencies(terms, collections)
     weights = {term: rarity(frequencies[term], total) for term in terms}
     wanted = max(CANDIDATES, k)
-    similarity = _nearest(indexes, vector, wanted)
+    similarity = dict(search_vectors(indexes, vector, wanted))
     words = indexes.lexical.search(terms, wanted, collections)
     for number, _ in words:
         if number not in similarity and number in indexes.sentences:
@@ -67,12 +67,18 @@ def search(
     return SearchResult(tuple(hits), _share(known, weights), weights)
 
 
-def _nearest(indexes: Indexes, vector: NDArray[np.float32], wanted: int) -> dict[int, float]:
-    """The cosine of the nearest sentence of each passage that has one among the nearest."""
+def search_vectors(indexes: Indexes, vector: NDArray[np.float32], n: int) -> list[Scored]:
+    """Nearest passages with the cosine of their nearest sentence, best first: about `n`, fewer where some have many
+    sentences among the nearest."""
     found: dict[int, float] = {}
-    for sentence, cosine in indexes.vectors.search(vector, wanted * SENTENCES_EACH, indexes.allowed):
+    for sentence, cosine in indexes.vectors.search(vector, n * SENTENCES_EACH, indexes.allowed):
         found.setdefault(sentence // MOST_SENTENCES, cosine)
-    return found
+    return list(found.items())
+
+
+def search_words(indexes: Indexes, query: str, n: int, collections: frozenset[str]) -> list[Scored]:
+    """At most `n` passages with a term of the query and their BM25 scores, best first."""
+    return indexes.lexical.search(query_terms(query), n, collections)
 
 
 def _sentence_similarity(indexes: Indexes, vector: NDArray[np.float32], number: int) -> list[float]:
