@@ -21,7 +21,7 @@ from evaluation.corpus import COLLECTIONS, Corpus, Place, corpus_of, document_of
 from evaluation.ranking import DEPTH, FIGURES, Judged, Measured, compare
 from index.document import Document, Passage
 from index.embed import Embedder, MiniLM
-from index.search import CANDIDATES, search, search_vectors, search_words
+from index.search import READ, search, search_vectors, search_words
 
 SETS = {"xquad": "xquad/xquad.en.json", "covidqa": "covidqa/200423_covidQA.json"}
 METHODS = ("bm25", "dense", "hybrid")
@@ -55,7 +55,7 @@ def measure_beir(
         raise DeskError(f"No query of {queries} has a relevant document in {qrels}: check that they belong together.")
     if len(asked) < len(judged):
         print(f"{len(judged) - len(asked):,} judged queries are not in {queries}: left out", file=sys.stderr)
-    documents = (document_of(row.id, row.title, row.text) for row in read_rows(corpus, CorpusRow))
+    documents = (document_of(row.id, row.title or "", row.text) for row in read_rows(corpus, CorpusRow))
     model = embedder or MiniLM(settings.models, settings.threads)
     with corpus_of(documents, model, settings) as made:
         lacking = {item for row in asked for item in judged[row.id]} - {place[0] for place in made.passages.values()}
@@ -156,7 +156,7 @@ def rankings(made: Corpus, text: str, vector: NDArray[np.float32], name: Name) -
 
 def _items(found: Callable[[int], Sequence[Place]], name: Name, most: int) -> list[str]:
     """The first DEPTH different items of what a method finds, asked for more until they are that many or all."""
-    n = CANDIDATES
+    n = READ
     while True:
         items = list(dict.fromkeys(name(place) for place in found(n)))
         if len(items) >= DEPTH or n >= most:

@@ -10,7 +10,9 @@ from fakes import HashEmbedder
 from index.document import DESK_COLLECTION, Document, Passage
 from index.errors import StoreError
 from index.lexical import LexicalIndex, query_terms, rarity, text_terms
-from index.search import LEXICAL_WEIGHT, OUTDATED_FACTOR, Indexes, coverage, fuse, search
+from index.match import WINDOW, Match, match, wanted
+from index.rank import OUTDATED_FACTOR
+from index.search import LEXICAL_WEIGHT, MATCH_WEIGHT, Indexes, coverage, fuse, search
 from index.store import Store, Stored, vector_ids
 from index.vectors import Allowed, VectorIndex
 
@@ -124,6 +126,57 @@ def test_coverage_is_the_share_of_the_terms_weight() -> None:
     assert coverage(weights, "The VPN client") == 0.75
     assert coverage(weights, "phones") == 0.25
     assert coverage(weights, "nothing") == coverage({}, "vpn") == 0.0
+
+
+def test_a_match_is_coverage_times_closeness() -> None:
+    asked = wanted("Charge the injected batteries", {"charg": 1.0, "inject": 2.0, "batteri": 3.0})
+    perfect = match(asked, "We charge injected batteries here.")
+    assert perfect == Match(1.0, 1.0)
+    other = match(asked, "An injection, then the battery: charge.")
+    assert other.coverage == 1.0
+    assert other.score == pytest.approx(((1 + 0.7 * 2 + 0.7 * 3) / 6) ** 2)
+    apart = match(asked, "charge " + "x " * (WINDOW - 2) + "injected batteries")
+    assert apart.score == pytest.approx(5 / 6)
+    assert match(asked, "charge", above="injected batteries") == Match(1.0, pytest.approx(1 / 6))
+    assert match(asked, "charge charge charge").score == pytest.approx(1 / 36)
+    assert match(asked, "nothing") == match(wanted("the", {}), "the") == Match(0.0, 0.0)
+
+
+def test_a_match_equals_trying_every_window() -> None:
+    random = np.random.default_rng(4)
+    vocabulary = ["cats", "cat", "dogs", "dog", "tree", "xx", "yy", "zz"]
+    asked = wanted("cats dog tree", {"cat": 2.0, "dog": 1.0, "tree": 4.0})
+    for _ in range(200):
+        words = list(random.choice(vocabulary, 60, p=[0.02, 0.03, 0.03, 0.02, 0.03, 0.29, 0.29, 0.29]))
+
+        def counted(part: list[str]) -> float:
+            return (
+                max(2.0 * ("cats" in part), 1.4 * ("cat" in part))
+                + max(1.0 * ("dog" in part), 0.7 * ("dogs" in part))
+                + 4.0 * ("tree" in part)
+            )
+
+        closest = max(counted(words[at : at + WINDOW]) for at in range(len(words)))
+        assert match(asked, " ".join(words)).score == pytest.approx(counted(words) * closest / 49)
+
+
+def test_a_hit_scores_its_cosine_its_words_and_its_match(tmp_path: Path) -> None:
+    texts = ["harbour bridge of the town", "bridge", "quiet garden path"]
+    rows = [(f"d{number}", DESK_COLLECTION, text, False) for number, text in enumerate(texts)]
+    for indexes, embedder in library_of(tmp_path, rows):
+        query = "harbour bridges"
+        vector = embedder.embed([query])[0]
+        found = search(indexes, query, vector, 10, ALL)
+        bm25 = dict(indexes.lexical.search(query_terms(query), 10, ALL))
+        asked = wanted(query, found.term_weights)
+        for number, text in enumerate(texts, 1):
+            hit = next(hit for hit in found.hits if hit.passage.text == text)
+            words = bm25.get(number, 0.0) / sum(found.term_weights.values())
+            cosine = float(embedder.embed([text])[0] @ vector)
+            matched = match(asked, text, hit.title)
+            expected = cosine + LEXICAL_WEIGHT * words + MATCH_WEIGHT * matched.score
+            assert hit.score == pytest.approx(expected, abs=1e-5)
+            assert hit.coverage == matched.coverage
 
 
 def library_of(folder: Path, rows: Sequence[tuple[str, str, str, bool]]) -> Iterator[tuple[Indexes, HashEmbedder]]:
