@@ -62,7 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
             retrieval.error("give --corpus, --queries and --qrels, or --data alone")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     from adapters.errors import ModelError
-    from app.assembly import assemble
     from desk.config import DEFAULT_DESK, load_desk
     from desk.errors import DeskError
     from index.errors import LibraryError
@@ -72,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "retrieval":
             _retrieval(settings.index, options)
             return 0
+        from app.assembly import assemble
+
         board = assemble(settings)
         try:
             if options.command == "desk":

@@ -22,7 +22,7 @@ class _Row(BaseModel):
 
 
 class CorpusRow(_Row):
-    title: str = ""
+    title: str | None = None
     text: str
 
 

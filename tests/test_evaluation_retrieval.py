@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from evaluation.beir import CorpusRow, QueryRow, read_qrels, read_rows
 from evaluation.corpus import COLLECTIONS, corpus_of, document_of
 from evaluation.ranking import FIGURES, compare
 from evaluation.retrieval import METHODS, measure_beir, measure_public, rankings
+from index.library import Library
 from index.search import search
 
 PEARS = "Pears grow on trees in the garden.\n\nThey are picked in September, when the nights get cold. " * 3
@@ -81,6 +83,28 @@ def test_each_half_ranks_the_whole_corpus_exactly() -> None:
                 got = [exact[name] for name in ranked[method]]
                 assert got == pytest.approx(sorted(exact.values(), reverse=True)[:10], abs=1e-5)
                 assert len(set(ranked[method])) == len(ranked[method])
+
+
+def test_the_measured_search_is_the_librarys_own(tmp_path: Path) -> None:
+    corpus, queries, _ = word_set(seed=5)
+    embedder = HashEmbedder()
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    texts = {f"{row['_id']}.md": f"{row['text']}.\n\nA second paragraph about {row['_id']}." for row in corpus}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    library = Library.open(replace(SETTINGS, documents=folder, state=tmp_path / "state"), embedder)
+    library.build()
+    titles = {info.path: info.title for info in library.documents()}
+    documents = [document_of(f"documents/{name}", titles[f"documents/{name}"], text) for name, text in texts.items()]
+    with corpus_of(documents, embedder, SETTINGS) as made:
+        for row in queries:
+            text = str(row["text"])
+            vector = embedder.embed([text])[0]
+            ours = search(made.indexes, text, vector, 10, COLLECTIONS).hits
+            theirs = library.search(text, vector, 10, COLLECTIONS).hits
+            assert {hit.path: hit.score for hit in ours} == pytest.approx({hit.path: hit.score for hit in theirs})
+    library.close()
 
 
 def test_figures_equal_an_independent_count(tmp_path: Path) -> None:
@@ -160,7 +184,7 @@ def test_a_document_counts_once_at_its_best_passage(tmp_path: Path) -> None:
 
 
 def test_the_command_ends_with_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus = [{"_id": "p", "title": "Pears", "text": PEARS, "metadata": {}}, {"_id": "s", "title": "", "text": SHIPS}]
+    corpus = [{"_id": "p", "title": "Pears", "text": PEARS, "metadata": {}}, {"_id": "s", "title": None, "text": SHIPS}]
     queries = [{"_id": "1", "text": "When are pears picked?"}, {"_id": "2", "text": "ferry ticket price"}]
     paths = [str(path) for path in write_set(tmp_path, corpus, queries, ["1\tp\t1", "2\ts\t1"])]
     assert main(["retrieval", "--corpus", paths[0], "--queries", paths[1], "--qrels", paths[2]]) == 0
