@@ -4,9 +4,9 @@
 
 Passages have real text (the sample desk's, or that of a file in SQuAD's format) in random combination, and a synthetic
 unit vector each, near one of many centres; questions are near a passage. Each size is built once, then opened in a
-process of its own, which reports the seconds to open, the memory above that of an empty library, and the milliseconds of
-a hybrid search. Recall@10 is that of the vector half against exact search. The peer holds the same vectors and searches
-these alone. Prints a table and one JSON line per size.
+process of its own, which reports the seconds to open, the memory above that of an empty library, and the milliseconds
+of a hybrid search. Recall@10 is that of the vector half against exact search. The peer holds the same vectors and
+searches these alone. Prints a table and one JSON line per size.
 """
 
 import argparse
@@ -257,14 +257,19 @@ def main() -> None:
                 row["ratio"] = row["p50_ms"] / row["peer_p50_ms"]
             rows.append(row)
             print(json.dumps(row), flush=True)
-    print(
-        f"\n{'passages':>10} {'open s':>7} {'p50 ms':>7} {'p95 ms':>7} {'B/passage':>10} {'recall@10':>10} {'peer p50':>9}"
-    )
+    columns = {
+        "open s": ("open_s", ".2f"),
+        "p50 ms": ("p50_ms", ".1f"),
+        "p95 ms": ("p95_ms", ".1f"),
+        "B/passage": ("bytes_per_passage", ".0f"),
+        "recall@10": ("recall_at_10", ".3f"),
+        "peer p50": ("peer_p50_ms", ".1f"),
+        "peer B": ("peer_bytes_per_passage", ".0f"),
+    }
+    print("\n" + f"{'passages':>10}" + "".join(f"{name:>11}" for name in columns))
     for row in rows:
-        print(
-            f"{row['size']:>10,} {row['open_s']:>7.2f} {row['p50_ms']:>7.1f} {row['p95_ms']:>7.1f} "
-            f"{row['bytes_per_passage']:>10.0f} {row['recall_at_10']:>10.3f} {row.get('peer_p50_ms', float('nan')):>9.1f}"
-        )
+        cells = (f"{row[key]:{form}}" if key in row else "-" for key, form in columns.values())
+        print(f"{row['size']:>10,}" + "".join(f"{cell:>11}" for cell in cells))
     if options.plot:
         plot(rows, options.plot)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.assembly import Switchboard
     from desk.config import IndexSettings
+    from evaluation.ranking import Measured
 
 TITLES = {
     "route": "Route right",
@@ -40,14 +43,25 @@ def main(arguments: list[str] | None = None) -> int:
     desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
     follow_ups = commands.add_parser("follow-ups", help="fit and measure the follow-up rule on the development turns")
     follow_ups.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
-    retrieval = commands.add_parser("retrieval", help="passages found on public question sets")
-    retrieval.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the sets' files")
-    retrieval.add_argument("--set", action="append", choices=["xquad", "covidqa"], help="which (default: both)")
+    retrieval = commands.add_parser(
+        "retrieval",
+        help="documents found for judged queries, by the search and by each of its halves",
+        description="Ranks a corpus for judged queries by BM25, by vectors and by both. Give your own set in BEIR's "
+        "layout (--corpus, --queries, --qrels; the last line is one JSON object), or --data for the public ones.",
+    )
+    retrieval.add_argument("--corpus", type=Path, metavar="JSONL", help='rows {"_id", "title", "text"}')
+    retrieval.add_argument("--queries", type=Path, metavar="JSONL", help='rows {"_id", "text"}')
+    retrieval.add_argument("--qrels", type=Path, metavar="TSV", help="header query-id, corpus-id, score")
+    retrieval.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's and COVID-QA's files")
+    retrieval.add_argument("--set", action="append", choices=["xquad", "covidqa"], help="with --data (default: both)")
     retrieval.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
     options = parser.parse_args(arguments)
+    if options.command == "retrieval":
+        own = [options.corpus, options.queries, options.qrels]
+        if (options.data is None) != all(own) or (options.data and any(own)):
+            retrieval.error("give --corpus, --queries and --qrels, or --data alone")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     from adapters.errors import ModelError
-    from app.assembly import assemble
     from desk.config import DEFAULT_DESK, load_desk
     from desk.errors import DeskError
     from index.errors import LibraryError
@@ -57,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "retrieval":
             _retrieval(settings.index, options)
             return 0
+        from app.assembly import assemble
+
         board = assemble(settings)
         try:
             if options.command == "desk":
@@ -82,15 +98,25 @@ def _follow_ups(board: "Switchboard") -> None:
 
 
 def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
-    from evaluation.retrieval import SETS, measure_retrieval
+    from evaluation.retrieval import SETS, measure_beir, measure_public
 
+    if options.data is None:
+        report = measure_beir(options.corpus, options.queries, options.qrels, settings)
+        _print_figures(report)
+        print(json.dumps({method: {key: one.value for key, one in row.items()} for method, row in report.items()}))
+        return
     for name in options.set or SETS:
-        questions, passages, report = measure_retrieval(options.data, name, settings)
-        print(f"\n{name}: {questions} questions, {passages} passages; 95% intervals, and those of hybrid minus this")
-        for method, figures in report.items():
-            for key, one in figures.items():
-                beside = "" if method == "hybrid" else f"  {one.behind[0]:+.3f} to {one.behind[1]:+.3f}"
-                print(f"  {method:8} {key:9} {one.value:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f}){beside}")
+        questions, passages, report = measure_public(options.data, name, settings)
+        print(f"\n{name}: {questions} questions, {passages} passages")
+        _print_figures(report)
+
+
+def _print_figures(report: "Mapping[str, Mapping[str, Measured]]") -> None:
+    print("  95% intervals, and those of hybrid minus this")
+    for method, figures in report.items():
+        for key, one in figures.items():
+            beside = "" if method == "hybrid" else f"  {one.behind[0]:+.3f} to {one.behind[1]:+.3f}"
+            print(f"  {method:8} {key:9} {one.value:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f}){beside}")
 
 
 def _desk(board: "Switchboard", options: argparse.Namespace) -> None:

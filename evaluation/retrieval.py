@@ -1,15 +1,14 @@
-"""How well the library finds passages on public question sets, beside each of its halves alone.
+"""How well the library's search finds what answers, beside each of its halves alone over the whole corpus.
 
-XQuAD-en (Artetxe et al. 2020, arXiv:1910.11856) has 240 paragraphs, each a document here: a hit is the question's own
-paragraph. COVID-QA (Möller et al. 2020) has long articles: a hit is a passage that overlaps the answer's span.
-Settings may be tuned on COVID-QA; XQuAD is for reporting.
+Question sets come in BEIR's layout, or as two public ones: XQuAD-en (Artetxe et al. 2020, arXiv:1910.11856) has 240
+paragraphs, each a document here; a hit is the question's own paragraph. COVID-QA (Möller et al. 2020) has long
+articles; a hit is a passage that overlaps the answer's span. Settings may be tuned on COVID-QA; XQuAD is for reporting.
 """
 
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,60 +16,69 @@ from numpy.typing import NDArray
 
 from desk.config import IndexSettings
 from desk.errors import DeskError
-from index.document import DESK_COLLECTION, ScoredPassage
-from index.library import Library, open_library
-from index.search import LEXICAL_WEIGHT
+from evaluation.beir import CorpusRow, QueryRow, read_qrels, read_rows
+from evaluation.corpus import COLLECTIONS, Corpus, Place, corpus_of, document_of
+from evaluation.ranking import DEPTH, FIGURES, Judged, Measured, compare
+from index.document import Document, Passage
+from index.embed import Embedder, MiniLM
+from index.lexical import query_terms
+from index.search import READ, search
 
 SETS = {"xquad": "xquad/xquad.en.json", "covidqa": "covidqa/200423_covidQA.json"}
-DEPTH = 50
-"""Hits that are ranked anew for the halves: as many as each half puts forward, so their first ranks are exact."""
-RESAMPLES = 2000
-SEED = 20265
+METHODS = ("bm25", "dense", "hybrid")
+_EMBED_TOGETHER = 256
+_TELL_EVERY = 500
 
-Ranks = list[NDArray[np.bool_]]
-"""Per question, whether the hit at each rank is right."""
+Name = Callable[[Place], str]
+"""What a passage is part of, in the words of the judgements."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """`start` and `end` are the answer's span in the document's text as it was loaded; a whole paragraph for XQuAD."""
+class Query:
+    """`name` gives the item that a passage is part of, `relevant` the grades of the items that answer."""
 
     text: str
-    document: str
-    start: int
-    end: int
+    name: Name
+    relevant: Judged
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A figure, its 95% interval, and that of "hybrid minus this"; both by the paired bootstrap."""
+def measure_beir(
+    corpus: Path, queries: Path, qrels: Path, settings: IndexSettings, embedder: Embedder | None = None
+) -> dict[str, dict[str, Measured]]:
+    """Figures per method over the queries with a relevant document; a document ranks by its best passage.
 
-    value: float
-    interval: tuple[float, float]
-    behind: tuple[float, float]
+    `embedder` is MiniLM unless given. A relevant document that is not in the corpus counts as never found, as in
+    trec_eval. Raises DeskError with file and line for bad input.
+    """
+    judged = read_qrels(qrels)
+    asked = [row for row in read_rows(queries, QueryRow) if row.id in judged]
+    if not asked:
+        raise DeskError(f"No query of {queries} has a relevant document in {qrels}: check that they belong together.")
+    if len(asked) < len(judged):
+        print(f"{len(judged) - len(asked):,} judged queries are not in {queries}: left out", file=sys.stderr)
+    documents = (document_of(row.id, row.title or "", row.text) for row in read_rows(corpus, CorpusRow))
+    model = embedder or MiniLM(settings.models, settings.threads)
+    with corpus_of(documents, model, settings) as made:
+        lacking = {item for row in asked for item in judged[row.id]} - {place[0] for place in made.passages.values()}
+        if lacking:
+            print(f"{len(lacking):,} relevant documents are not in {corpus}: counted as not found", file=sys.stderr)
+        return _report(made, model, [Query(row.text, _document_name, judged[row.id]) for row in asked])
 
 
-def measure_retrieval(
-    data: Path, name: str, settings: IndexSettings
-) -> tuple[int, int, dict[str, dict[str, Measured]]]:
+def measure_public(data: Path, name: str, settings: IndexSettings) -> tuple[int, int, dict[str, dict[str, Measured]]]:
     """(questions, passages, figures per method). Raises DeskError when the set's file is not in `data`."""
     path = data / SETS[name]
     if not path.is_file():
         raise DeskError(f"{path} is missing: give the folder that holds {', '.join(SETS.values())} (--data DIR).")
-    paragraphs = list(_paragraphs(path))
-    with _library([context for context, _ in paragraphs], settings) as library:
-        questions = list(_questions(library, paragraphs, whole=name == "xquad"))
-        ranked = _ask(library, questions, by_document=name == "xquad")
-        passages = library.status().passages
-    ours = {figure: _figure(ranked["hybrid"], figure) for figure in FIGURES}
-    report = {
-        method: {figure: _compare(ours[figure], _figure(ranks, figure)) for figure in FIGURES}
-        for method, ranks in ranked.items()
-    }
-    return len(questions), passages, report
+    contexts = list(_contexts(path))
+    documents = [document_of(f"{number:04d}", "", context) for number, (context, _) in enumerate(contexts)]
+    model = MiniLM(settings.models, settings.threads)
+    with corpus_of(documents, model, settings) as made:
+        asked = list(_questions(documents, contexts, whole=name == "xquad"))
+        return len(asked), len(made.passages), _report(made, model, asked)
 
 
-def _paragraphs(path: Path) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
+def _contexts(path: Path) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
     """(context, its questions with the first answer's span) of a file in SQuAD's format."""
     for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
         for paragraph in article["paragraphs"]:
@@ -81,39 +89,18 @@ def _paragraphs(path: Path) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
             yield paragraph["context"], rows
 
 
-@contextmanager
-def _library(texts: Sequence[str], settings: IndexSettings) -> Iterator[Library]:
-    """A library of its own with one text file a document, gone afterwards."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "documents"
-        folder.mkdir()
-        for number, text in enumerate(texts):
-            (folder / _file(number)).write_text(text, encoding="utf-8")
-        library = open_library(replace(settings, documents=folder, state=Path(scratch) / "state"))
-        try:
-            yield library
-        finally:
-            library.close()
-
-
-def _file(number: int) -> str:
-    return f"{number:04d}.txt"
-
-
 def _questions(
-    library: Library, paragraphs: Sequence[tuple[str, list[tuple[str, int, int]]]], whole: bool
-) -> Iterator[Question]:
-    ids = {Path(info.path).name: info.id for info in library.documents()}
-    for number, (context, rows) in enumerate(paragraphs):
-        document = library.document(ids[_file(number)])
-        assert document is not None
+    documents: Sequence[Document], contexts: Sequence[tuple[str, list[tuple[str, int, int]]]], whole: bool
+) -> Iterator[Query]:
+    for document, (context, rows) in zip(documents, contexts, strict=True):
         place = _by_printed(document.text)
-        for text, start, end in rows:
+        for text, first, last in rows:
             if whole:
-                yield Question(text, document.id, 0, len(document.text))
+                yield Query(text, _document_name, {document.id: 1.0})
             else:
-                printed = len("".join(context[:start].split())), len("".join(context[:end].split()))
-                yield Question(text, document.id, place[printed[0]], place[printed[1] - 1] + 1)
+                printed = len("".join(context[:first].split())), len("".join(context[:last].split()))
+                start, end = place[printed[0]], place[printed[1] - 1] + 1
+                yield Query(text, _span_name(document.id, start, end), {"answer": 1.0})
 
 
 def _by_printed(text: str) -> list[int]:
@@ -121,61 +108,64 @@ def _by_printed(text: str) -> list[int]:
     return [place for place, character in enumerate(text) if not character.isspace()]
 
 
-def _ask(library: Library, questions: Sequence[Question], by_document: bool) -> dict[str, Ranks]:
-    """Ranks by method. A hit's score is its cosine plus LEXICAL_WEIGHT x BM25, so both halves can be had from it."""
-    methods: Mapping[str, Callable[[ScoredPassage], float]] = {
-        "hybrid": lambda hit: hit.score,
-        "vectors": lambda hit: hit.similarity,
-        "bm25": lambda hit: (hit.score - hit.similarity) / LEXICAL_WEIGHT,
-    }
-    vectors = library.embedder.embed([question.text for question in questions])
-    ranked: dict[str, Ranks] = {method: [] for method in methods}
-    for question, vector in zip(questions, vectors, strict=True):
-        hits = library.search(question.text, vector, 2 * DEPTH, frozenset({DESK_COLLECTION})).hits
-        for method, score in methods.items():
-            order = sorted(hits, key=score, reverse=True)[:DEPTH]
-            ranked[method].append(_right(order, question, by_document))
-    return ranked
+def _document_name(place: Place) -> str:
+    return place[0]
 
 
-def _right(hits: Sequence[ScoredPassage], question: Question, by_document: bool) -> NDArray[np.bool_]:
-    """Whether each hit is right; with `by_document` a document counts once, at its best rank."""
-    rows, seen = [], set()
-    for hit in hits:
-        passage = hit.passage
-        if by_document and passage.document_id in seen:
-            continue
-        seen.add(passage.document_id)
-        inside = passage.start < question.end and question.start < passage.end
-        rows.append(passage.document_id == question.document and inside)
-    return np.array(rows, dtype=np.bool_)
+def _span_name(wanted: str, start: int, end: int) -> Name:
+    """The passages that overlap a span are one item, "answer"; each other passage is one of its own."""
+
+    def name(place: Place) -> str:
+        document, first, last = place
+        return "answer" if document == wanted and first < end and start < last else f"{document}:{first}"
+
+    return name
 
 
-def _ndcg(ranks: NDArray[np.bool_]) -> float:
-    """nDCG@10 with gains of 0 and 1; the ideal has as many right hits as were found at all, and at least one."""
-    gains = 1 / np.log2(np.arange(2, 12))
-    best = float(gains[: max(1, min(10, int(ranks.sum())))].sum())
-    return float(gains[: len(ranks[:10])][ranks[:10]].sum()) / best
+def _report(made: Corpus, embedder: Embedder, queries: Sequence[Query]) -> dict[str, dict[str, Measured]]:
+    values = {method: {figure: np.zeros(len(queries)) for figure in FIGURES} for method in METHODS}
+    for place, (query, vector) in enumerate(zip(queries, _vectors(embedder, queries), strict=True)):
+        for method, ranked in rankings(made, query.text, vector, query.name).items():
+            for figure, of in FIGURES.items():
+                values[method][figure][place] = of(ranked, query.relevant)
+        if (place + 1) % _TELL_EVERY == 0:
+            print(f"{place + 1:,} of {len(queries):,} queries asked", file=sys.stderr, flush=True)
+    ours = values["hybrid"]
+    return {method: {figure: compare(ours[figure], values[method][figure]) for figure in FIGURES} for method in METHODS}
 
 
-FIGURES: Mapping[str, Callable[[NDArray[np.bool_]], float]] = {
-    "recall@1": lambda ranks: float(ranks[:1].any()),
-    "recall@5": lambda ranks: float(ranks[:5].any()),
-    "nDCG@10": _ndcg,
-}
+def _vectors(embedder: Embedder, queries: Sequence[Query]) -> Iterator[NDArray[np.float32]]:
+    for first in range(0, len(queries), _EMBED_TOGETHER):
+        yield from embedder.embed([query.text for query in queries[first : first + _EMBED_TOGETHER]])
 
 
-def _figure(ranks: Ranks, figure: str) -> NDArray[np.float64]:
-    return np.array([FIGURES[figure](one) for one in ranks])
+def rankings(made: Corpus, text: str, vector: NDArray[np.float32], name: Name) -> dict[str, list[str]]:
+    """The first DEPTH items of each method for a query, each item once, at its best passage's rank."""
+
+    index = made.indexes.index
+
+    def bm25(n: int) -> list[Place]:
+        return [made.passages[number] for number, _ in index.words(query_terms(text), n, COLLECTIONS)]
+
+    def dense(n: int) -> list[Place]:
+        return [made.passages[number] for number, _ in index.nearest(vector, n, COLLECTIONS)]
+
+    def hybrid(n: int) -> list[Place]:
+        return [_place(hit.passage) for hit in search(made.indexes, text, vector, n, COLLECTIONS).hits]
+
+    most = len(made.passages)
+    return {found.__name__: _items(found, name, most) for found in (bm25, dense, hybrid)}
 
 
-def _compare(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Measured:
-    """Of `theirs`, over the same resampled questions for both."""
-    draws = np.random.default_rng(SEED).integers(0, len(ours), (RESAMPLES, len(ours)))
-    return Measured(float(theirs.mean()), _middle(theirs[draws]), _middle((ours - theirs)[draws]))
+def _items(found: Callable[[int], Sequence[Place]], name: Name, most: int) -> list[str]:
+    """The first DEPTH different items of what a method finds, asked for more until they are that many or all."""
+    n = READ
+    while True:
+        items = list(dict.fromkeys(name(place) for place in found(n)))
+        if len(items) >= DEPTH or n >= most:
+            return items[:DEPTH]
+        n *= 4
 
 
-def _middle(samples: NDArray[np.float64]) -> tuple[float, float]:
-    """The range that holds 95% of the samples' means."""
-    low, high = np.quantile(samples.mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+def _place(passage: Passage) -> Place:
+    return passage.document_id, passage.start, passage.end

@@ -30,7 +30,7 @@ EXACT_ROWS = 200_000
 """With more vectors than this an exact search takes over 25 ms on one core."""
 SENTENCES_EACH = 4
 """How many sentences are looked at for each passage that an exact search is to put forward."""
-GRAPH_EXTRA = 4
+GRAPH_EXTRA = 2
 """How many candidates the graph puts forward for each passage that is wanted, since their sentences decide."""
 _SPARE = 4
 """How many times as many of the best by words are looked at for those that may be read, before all of these are."""
@@ -154,13 +154,17 @@ class Derived:
 
     def nearest(
         self, vector: NDArray[np.float32], n: int, collections: frozenset[str], only: Filter = NO_FILTER
-    ) -> list[int]:
-        """The numbers of about the `n` nearest passages of these collections, and some more."""
+    ) -> list[tuple[int, float]]:
+        """About the `n` nearest passages of these collections with the cosine of their nearest sentence, best first."""
         within = self._allowed(collections, only)
-        found = dict.fromkeys(number for number, _ in self._recent.search(vector, n * SENTENCES_EACH, within))
+        found: dict[int, float] = {}
+        for number, cosine in self._recent.search(vector, n * SENTENCES_EACH, within):
+            found.setdefault(number, cosine)
         if self._graph is not None:
-            found.update(dict.fromkeys(number for number, _ in self._graph.search(vector, n * GRAPH_EXTRA, within)))
-        return list(found)
+            candidates = [number for number, _ in self._graph.search(vector, n * GRAPH_EXTRA, within)]
+            for number, rows in self._store.vectors(self.model, candidates):
+                found[number] = float((rows @ vector).max())
+        return sorted(found.items(), key=lambda pair: -pair[1])[:n]
 
     def words(
         self, terms: Sequence[str], n: int, collections: frozenset[str], only: Filter = NO_FILTER

@@ -4,7 +4,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,24 @@ def _analyzer() -> Any:
     return chain.build()
 
 
+_WORD = re.compile(r"[^\W_]+")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in order, in lower case; a joined spelling follows a short compound's parts."""
+    return _WORD.findall(_with_joined(text).lower())
+
+
+@lru_cache(maxsize=100_000)
+def stem(word: str) -> str:
+    """The term that a single word is stored under; empty for one that is too long to be stored."""
+    terms = _analyzer().analyze(word)
+    return str(terms[0]) if terms else ""
+
+
 def text_terms(text: str) -> frozenset[str]:
     """The stemmed terms of a stored text, stop words included."""
-    return frozenset(_analyzer().analyze(_with_joined(text)))
+    return frozenset(stem(word) for word in words_of(text)) - {""}
 
 
 def query_terms(text: str) -> list[str]:
@@ -87,6 +102,8 @@ def query_terms(text: str) -> list[str]:
 
 def _with_joined(text: str) -> str:
     """`text` with "email" after "e-mail", so that both spellings find it."""
+    if "-" not in text:
+        return text
     return _COMPOUND.sub(
         lambda found: f"{found.group()} {''.join(found.groups())}" if _is_short(found) else found.group(),
         text,

@@ -25,7 +25,7 @@ from index.embed import Embedder, MiniLM, token_counter
 from index.errors import SourceError
 from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
-from index.search import search
+from index.search import Indexes, search
 from index.sources import FORMATS, file_hash
 from index.store import Store
 
@@ -201,7 +201,7 @@ class Library:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
         with self._reading():
             row = np.asarray(vector, np.float32).reshape(-1)
-            return search(self._store, self._derived, query, row, k, collections, only)
+            return search(Indexes(self._store, self._derived), query, row, k, collections, only)
 
     def readable(self, groups: frozenset[str]) -> frozenset[str]:
         """The collections that members of some groups may read, uploads aside."""

@@ -1,6 +1,7 @@
 """Hybrid search: nearest vectors and best words, fused into one ranking. Stores nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,24 +9,27 @@ from numpy.typing import NDArray
 
 from index.document import NO_FILTER, Filter, ScoredPassage, SearchResult
 from index.lexical import query_terms, rarity, text_terms
+from index.match import Match, match, wanted
+from index.rank import in_force_first, mean_vector, newer_first, put_back_repeats
 from index.store import PassageRow, Store
 
 CANDIDATES = 50
 """How many passages each of the two searches puts forward."""
+READ = 30
+"""How many of the candidates are read for how their words match. On COVID-QA 20, 30, 50 and 80 rank .725, .727, .729
+and .730 (nDCG@10); reading one takes 0.1 ms."""
 LEXICAL_WEIGHT = 0.3
-"""What a BM25 score equal to the sum of its query's rarities is worth, in units of cosine. Measured on XQuAD
-(1,190 questions, 240 paragraphs), recall@1 and @5: cosine .897/.982, BM25 .934/.985, reciprocal rank fusion
-.927/.992, this .955/.997; with the score as a share of the best one instead, .955/.994."""
-OUTDATED_FACTOR = 0.85
-"""An out-of-date passage keeps this share of its score when a current one scores near it."""
-NEAR = 0.75
-"""A current passage with this share of an out-of-date one's score is near enough to go first."""
+"""What a BM25 score equal to the sum of its query's rarities is worth, in units of cosine. With .2 the ranks on
+COVID-QA differ by less than half a point (docs/log.md, 2026-11-25)."""
+MATCH_WEIGHT = 0.4
+"""What all terms of the query close together are worth, in units of cosine. Chosen on COVID-QA, where it lifts recall@1
+from .541 to .597, and on the sample desk's development turns, where more of it loses at rank 1."""
 
 Scored = tuple[int, float]
 
 
 class PassageIndex(Protocol):
-    """What finds candidates: the local indexes, or a service. Numbers are those of the store."""
+    """What finds passages: the local indexes, or a service. Numbers are those of the store."""
 
     @property
     def model(self) -> int:
@@ -34,24 +38,32 @@ class PassageIndex(Protocol):
 
     def nearest(
         self, vector: NDArray[np.float32], n: int, collections: frozenset[str], only: Filter = NO_FILTER
-    ) -> list[int]:
-        """The numbers of about the `n` passages of these collections that are nearest, and some more."""
+    ) -> list[Scored]:
+        """The `n` nearest passages of these collections with the cosine of their nearest sentence, best first; fewer
+        where some have many sentences among the nearest."""
         ...
 
     def words(
         self, terms: Sequence[str], n: int, collections: frozenset[str], only: Filter = NO_FILTER
     ) -> list[Scored]:
-        """At most `n` (number, BM25 score) pairs, best first, of passages with any of the terms."""
+        """At most `n` passages of these collections with any of the terms and their BM25 scores, best first."""
         ...
 
     def frequencies(self, terms: Sequence[str], collections: frozenset[str]) -> tuple[dict[str, int], int]:
-        """In how many passages of these collections each term stands, and how many there are."""
+        """In about how many passages of these collections each term stands, and how many there are."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Indexes:
+    """What a search looks into: one state of the library."""
+
+    store: Store
+    index: PassageIndex
+
+
 def search(
-    store: Store,
-    index: PassageIndex,
+    indexes: Indexes,
     query: str,
     vector: NDArray[np.float32],
     k: int,
@@ -60,24 +72,31 @@ def search(
 ) -> SearchResult:
     """The `k` best passages of `collections` for a query and its unit vector, best first.
 
-    The index puts candidates forward; their cosines are computed from the stored vectors, so that a passage that was
-    found by its words alone carries its true one all the same.
+    Both halves put passages forward; the best by their two scores are read, and ranked by how their words match as
+    well. Repeats of a better hit are put back, older ones of two that say the same go behind the newer. A passage found
+    by its words alone carries its true cosine all the same.
     """
+    store, index = indexes.store, indexes.index
     terms = query_terms(query)
     frequencies, total = index.frequencies(terms, collections)
     weights = {term: rarity(frequencies[term], total) for term in terms}
-    wanted = max(CANDIDATES, k)
-    words = index.words(terms, wanted, collections, only)
-    numbers = {*index.nearest(vector, wanted, collections, only), *(number for number, _ in words)}
-    rows = [row for row in store.rows(list(numbers), collections, index.model, only) if len(row.vectors)]
-    cosines = {row.number: np.clip(row.vectors @ vector, -1.0, 1.0) for row in rows}
-    best = {number: float(cosine.max()) for number, cosine in cosines.items()}
-    scores = fuse(best, words, sum(weights.values()))
-    hits = [
-        _hit(row, score, cosines[row.number].tolist(), weights) for row, score in _ranked(rows, scores)[: max(0, k)]
-    ]
+    candidates = max(CANDIDATES, k)
+    similarity = dict(index.nearest(vector, candidates, collections, only))
+    words = index.words(terms, candidates, collections, only)
+    for number, rows in store.vectors(index.model, [number for number, _ in words if number not in similarity]):
+        similarity[number] = float((rows @ vector).max())
+    scores = fuse(similarity, words, sum(weights.values()))
+    read = sorted(scores, key=lambda number: (-scores[number], number))[: max(READ, k)]
+    asked = wanted(query, weights)
+    hits = []
+    vectors = {}
+    for row in sorted(store.rows(read, collections, index.model, only), key=lambda row: row.number):
+        matched = match(asked, row.passage.text, f"{row.title}\n{row.passage.section}")
+        hits.append(_hit(row, row.vectors @ vector, matched, scores[row.number] + MATCH_WEIGHT * matched.score))
+        vectors[row.passage.id] = mean_vector(row.vectors)
+    ranked = newer_first(put_back_repeats(in_force_first(hits), vectors), vectors)
     known = [term for term in terms if frequencies[term]]
-    return SearchResult(tuple(hits), _share(known, weights), weights)
+    return SearchResult(tuple(ranked[: max(0, k)]), _share(known, weights), weights)
 
 
 def fuse(similarity: Mapping[int, float], words: Sequence[Scored], rarities: float) -> dict[int, float]:
@@ -91,30 +110,18 @@ def fuse(similarity: Mapping[int, float], words: Sequence[Scored], rarities: flo
     return {number: cosine + LEXICAL_WEIGHT * lexical.get(number, 0.0) for number, cosine in similarity.items()}
 
 
-def _ranked(rows: Sequence[PassageRow], scores: dict[int, float]) -> list[tuple[PassageRow, float]]:
-    """Rows with their final scores, best first; equal ones in the order of their numbers."""
-    current = [scores[row.number] for row in rows if not row.outdated]
-    best_current = max(current, default=0.0)
-    ranked = []
-    for row in rows:
-        score = scores[row.number]
-        if row.outdated and score > 0 and best_current >= NEAR * score:
-            score *= OUTDATED_FACTOR
-        ranked.append((row, score))
-    return sorted(ranked, key=lambda pair: (-pair[1], pair[0].number))
-
-
-def _hit(row: PassageRow, score: float, similarity: Sequence[float], weights: Mapping[str, float]) -> ScoredPassage:
-    passage = row.passage
+def _hit(row: PassageRow, similarity: NDArray[np.float32], matched: Match, score: float) -> ScoredPassage:
+    """`similarity` holds the cosine of each of the passage's sentences, in order."""
+    cosines = tuple(np.clip(similarity, -1.0, 1.0).tolist())
     return ScoredPassage(
-        passage=passage,
+        passage=row.passage,
         path=row.path,
         title=row.title,
         collection=row.collection,
         score=score,
-        similarity=max(similarity),
-        sentences=tuple(similarity),
-        coverage=coverage(weights, f"{row.title}\n{passage.section}\n{passage.text}"),
+        similarity=max(cosines),
+        sentences=cosines,
+        coverage=matched.coverage,
         updated=row.updated,
         outdated=row.outdated,
     )

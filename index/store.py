@@ -412,6 +412,24 @@ class Store:
             ).fetchall()
         return [_passage(row) for row in rows]
 
+    def numbers(self, document_id: str) -> list[int]:
+        """The numbers of a document's passages, in order."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT p.number FROM passages p JOIN documents d ON d.key = p.document "
+                "WHERE d.id = ? ORDER BY p.ordinal",
+                (document_id,),
+            ).fetchall()
+        return [int(row[0]) for row in rows]
+
+    def places(self) -> dict[int, tuple[str, int, int]]:
+        """The document, start and end of every passage, by its number."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                'SELECT p.number, d.id, p.start, p."end" FROM passages p JOIN documents d ON d.key = p.document'
+            ).fetchall()
+        return {row[0]: (row[1], row[2], row[3]) for row in rows}
+
     def embedded(self, document_id: str, model: int) -> dict[tuple[str, str], Vectors]:
         """The vectors of a document's passages by (section, text)."""
         with self.reading() as connection:

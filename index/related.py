@@ -1,0 +1,97 @@
+"""What stands beside a passage: the rest of its section, and documents about the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.chunk import TABLE_FORMATS, CountTokens
+from index.document import Passage, ScoredPassage
+from index.rank import mean_vector
+from index.search import Indexes
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedDocument:
+    """`similarity` is the cosine of its nearest sentence, in [-1, 1]."""
+
+    document_id: str
+    path: str
+    title: str
+    collection: str
+    similarity: float
+
+
+def section_around(
+    hit: ScoredPassage, passages: Sequence[Passage], limit_tokens: int, count: CountTokens
+) -> tuple[Passage, ...]:
+    """The hit's passage with its neighbours in the same section, in the document's order, at most `limit_tokens` long.
+
+    `passages` are the document's. Neighbours join in turn, the following one first, until one does not fit. Each stays
+    the passage that it is, with its own id and span, so that what is quoted from it is cited as from any other. A row
+    of a table stays alone, and so does a hit that is longer than the limit.
+    """
+    section = hit.passage.section
+    first = last = next(at for at, passage in enumerate(passages) if passage.id == hit.passage.id)
+    if PurePosixPath(hit.path).suffix.lower().lstrip(".") in TABLE_FORMATS:
+        return (passages[first],)
+    tokens = count(hit.passage.text)
+    after = True
+    while True:
+        options = [at for at in (first - 1, last + 1) if 0 <= at < len(passages) and passages[at].section == section]
+        if not options:
+            break
+        at = max(options) if after else min(options)
+        tokens += count(passages[at].text)
+        if tokens > limit_tokens:
+            break
+        first, last = min(first, at), max(last, at)
+        after = not after
+    return tuple(passages[first : last + 1])
+
+
+def document_vector(indexes: Indexes, document_id: str, collections: frozenset[str]) -> NDArray[np.float32] | None:
+    """The unit vector of what a document is about; None if it is not in `collections` or has no passages."""
+    return _mean_of(indexes, indexes.store.numbers(document_id), collections)
+
+
+def passage_vector(indexes: Indexes, passage: Passage, collections: frozenset[str]) -> NDArray[np.float32] | None:
+    """The unit vector of what a passage is about; None if it is not in `collections`, or no longer stored."""
+    numbers = indexes.store.numbers(passage.document_id)
+    return _mean_of(indexes, numbers[passage.ordinal : passage.ordinal + 1], collections)
+
+
+def _mean_of(indexes: Indexes, numbers: Sequence[int], collections: frozenset[str]) -> NDArray[np.float32] | None:
+    rows = sorted(indexes.store.rows(numbers, collections, indexes.index.model), key=lambda row: row.number)
+    readable = [row.vectors for row in rows if len(row.vectors)]
+    return mean_vector(np.concatenate(readable)) if readable else None
+
+
+def related(
+    indexes: Indexes,
+    vector: NDArray[np.float32],
+    k: int,
+    collections: frozenset[str],
+    without: frozenset[str] = frozenset(),
+) -> list[RelatedDocument]:
+    """The `k` documents of `collections` nearest to a unit vector, best first, but for those whose ids are `without`.
+
+    The vector is a document's or a passage's from here, with its own document left out, or an embedded answer's, with
+    those left out that it cites.
+    """
+    n = max(1, k) * 8
+    while True:
+        nearest = dict(indexes.index.nearest(vector, n, collections))
+        rows = {row.number: row for row in indexes.store.rows(list(nearest), collections, indexes.index.model)}
+        found: dict[str, RelatedDocument] = {}
+        for number, similarity in nearest.items():
+            row = rows.get(number)
+            if row is None or row.passage.document_id in without:
+                continue
+            key = row.passage.document_id
+            found.setdefault(key, RelatedDocument(key, row.path, row.title, row.collection, min(1.0, similarity)))
+        if len(found) >= k or n >= indexes.store.counts()[1]:
+            return list(found.values())[: max(0, k)]
+        n *= 4
