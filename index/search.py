@@ -25,7 +25,7 @@ LEXICAL_WEIGHT = 0.3
 COVID-QA differ by less than half a point (docs/log.md, 2026-11-25)."""
 MATCH_WEIGHT = 0.4
 """What all terms of the query close together are worth, in units of cosine. Chosen on COVID-QA, where it lifts recall@1
-from .541 to .597, and on the sample desk's development turns, where more of it loses some of the first five."""
+from .541 to .597, and on the sample desk's development turns, where more of it loses at rank 1."""
 
 Scored = tuple[int, float]
 
