@@ -22,8 +22,10 @@ DIVERSITY = 0.8
 """Lambda of maximal marginal relevance (Carbonell and Goldstein 1998): the weight of a hit's score, the rest being that
 of its cosine with the nearest hit before it."""
 REPEATS = 0.95
-"""Only a cosine from here on counts as a repeat. With every cosine counted, .95 to .7 as lambda cost .2 to 2 points of
+"""Only a cosine from here on counts as a repeat. With every cosine counted, .95 to .7 as lambda cost 0 to 2 points of
 recall@5 on COVID-QA and up to 7 on the sample desk; with this floor neither loses any (docs/log.md, 2026-11-25)."""
+REPEATED_TERMS = 0.9
+"""And only where this share of the terms (of all that either has) is common: rows of a table are alike to the model."""
 SAME_COSINE = 0.9
 SAME_TERMS = 0.8
 """Two passages say the same from this cosine and this share of common terms (of all that either has) on. The
@@ -58,8 +60,10 @@ def put_back_repeats(hits: Sequence[ScoredPassage], vectors: Vectors) -> list[Sc
         return list(hits)
     stacked = np.stack([vectors[hit.passage.id] for hit in hits])
     cosine = stacked @ stacked.T
-    likeness = np.where(cosine >= REPEATS, cosine, 0.0)
-    np.fill_diagonal(likeness, 0.0)
+    likeness = np.zeros_like(cosine)
+    for one, other in np.argwhere(np.triu(cosine >= REPEATS, 1)).tolist():
+        if _common(text_terms(hits[one].passage.text), text_terms(hits[other].passage.text)) >= REPEATED_TERMS:
+            likeness[one, other] = likeness[other, one] = cosine[one, other]
     if not likeness.any():  # as nearly always
         return list(hits)
     left = list(range(len(hits)))
@@ -97,11 +101,16 @@ def _is_newer_edition(hit: ScoredPassage, other: ScoredPassage, vectors: Vectors
     if float(vectors[hit.passage.id] @ vectors[other.passage.id]) < SAME_COSINE:
         return False
     ours, theirs = _without_numbers(hit.passage.text), _without_numbers(other.passage.text)
-    return len(ours & theirs) >= SAME_TERMS * len(ours | theirs)
+    return _common(ours, theirs) >= SAME_TERMS
 
 
-def _without_numbers(text: str) -> set[str]:
-    return {term for term in text_terms(text) if not any(map(str.isdecimal, term))}
+def _without_numbers(text: str) -> frozenset[str]:
+    return frozenset(term for term in text_terms(text) if not any(map(str.isdecimal, term)))
+
+
+def _common(ours: frozenset[str], theirs: frozenset[str]) -> float:
+    """The share of the terms of both that each has, in [0, 1]; 1 where neither has any."""
+    return len(ours & theirs) / len(ours | theirs) if ours or theirs else 1.0
 
 
 def falling(hits: Sequence[ScoredPassage]) -> list[ScoredPassage]:

@@ -44,6 +44,15 @@ def test_a_repeat_goes_behind_what_is_not_much_worse() -> None:
     assert put_back_repeats(far, at_angles(far, [0, 5, 180])) == far
 
 
+def test_a_row_that_is_alike_but_says_something_else_is_no_repeat() -> None:
+    hits = [
+        scored("a", 1.0, text="Name: Reader; Edition: free; Price: 0 euros"),
+        scored("b", 0.95, text="Name: Reader; Edition: full; Price: 120 euros"),
+        scored("c", 0.9, text="Something else"),
+    ]
+    assert put_back_repeats(hits, at_angles(hits, [0, 1, 90])) == hits
+
+
 def test_what_is_merely_alike_stays_where_it_is() -> None:
     hits = [scored("a", 1.0), scored("b", 0.95), scored("c", 0.94)]
     assert put_back_repeats(hits, at_angles(hits, [0, 25, 90])) == hits
