@@ -45,9 +45,9 @@ def _route(desk: "Desk", as_json: bool) -> int:
         message = line.strip()
         if not message:
             continue
-        vector = embedder.embed([message])[0]
+        vector = embedder.embed_queries([message])[0]
         found, ordered = look_up(
-            library, library.embedder.embed, message, vector, desk.chains.passages, library.readable(NO_GROUPS)
+            library, embedder.embed_queries, message, vector, desk.chains.passages, library.readable(NO_GROUPS)
         )
         decision = router.decide(RouterInput(vector, found, ordered))
         if as_json:

@@ -68,7 +68,7 @@ class Assistant:
         self.library = library
         self.engine = engine
         self.router = router
-        self._embed = embedder.embed
+        self._embed = embedder.embed_queries
         self._model = PhiChatModel(engine=engine)
         self._decide = router.as_runnable()
         self._generate = RunnableBranch(
@@ -149,7 +149,7 @@ class Assistant:
 
     def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
-        return answer_from_documents(prepared, self.library, self._embed, reader, self.settings.contact)
+        return answer_from_documents(prepared, self.library, self.library.embedder.embed, reader, self.settings.contact)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
         return answer_from_adapter(prepared, self._model)
@@ -207,7 +207,7 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
         if "chat" in info.capabilities
     }
     utterances = gather_utterances(settings, questions)
-    vectors = cached_vectors(utterances.texts, embedder.embed, embedder.name, settings.state)
+    vectors = cached_vectors(utterances.texts, embedder.embed_queries, embedder.name, settings.state)
     titles = {name: workflow.title for name, workflow in settings.workflows.items()}
     router = Router(utterances, vectors, titles)
     golden = (
@@ -217,10 +217,12 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
         readable = library.readable(NO_GROUPS)
 
         def given(text: str, vector: Vectors) -> RouterInput:
-            return RouterInput(vector, *look_up(library, embedder.embed, text, vector, settings.passages, readable))
+            return RouterInput(
+                vector, *look_up(library, embedder.embed_queries, text, vector, settings.passages, readable)
+            )
 
         asked = [turn.question.strip() for turn in golden]
-        asked_vectors = cached_vectors(asked, embedder.embed, embedder.name, settings.state / "golden")
+        asked_vectors = cached_vectors(asked, embedder.embed_queries, embedder.name, settings.state / "golden")
         router.fit_evidence(
             [
                 GoldenRoute(given(text, vector), turn.route, turn.refused)

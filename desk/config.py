@@ -6,12 +6,13 @@ models or indexes.
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from desk.connectors import LOADERS, AnyConnector, Connector, at_home
 from desk.errors import DeskError
@@ -21,6 +22,15 @@ DEFAULT_DESK = ROOT / "desks" / "helpdesk"
 EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
+EmbedderKind = Literal["minilm", "sentence-transformers", "openai"]
+_EMBEDDER_KEYS: dict[EmbedderKind, frozenset[str]] = {
+    "minilm": frozenset(),
+    "sentence-transformers": frozenset({"model", "download"}),
+    "openai": frozenset({"model", "url", "key", "dimensions", "batch", "tokens", "query_task", "passage_task"}),
+}
+"""What may be set beside each kind of embedder."""
+_NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url"})
+"""Keys whose bad values are not repeated: a secret may have been written there by mistake."""
 
 
 RESERVED = frozenset({"desk"})
@@ -48,9 +58,48 @@ class LimitsFile(_Edge):
     parallel_turns: int = Field(default=8, ge=1, le=256)
 
 
+class EmbedderFile(_Edge):
+    """Which model makes the vectors. `key` names an environment variable: no secret is written into a file."""
+
+    kind: EmbedderKind = "minilm"
+    model: str = ""
+    download: bool = False
+    url: str = ""
+    key: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
+    dimensions: int = Field(default=0, ge=0, le=65536)
+    batch: int = Field(default=32, ge=1, le=2048)
+    tokens: int = Field(default=8191, ge=16, le=1_000_000)
+    query_task: str = ""
+    passage_task: str = ""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        accepted = _EMBEDDER_KEYS[self.kind]
+        unfit = sorted(self.model_fields_set - accepted - {"kind"})
+        if unfit:
+            raise ValueError(f"{', '.join(unfit)} cannot be set with kind {self.kind}")
+        missing = [name for name in ("model", "url") if name in accepted and not getattr(self, name).strip()]
+        if missing:
+            raise ValueError(f"kind {self.kind} needs {' and '.join(missing)}")
+        if self.url and not _is_plain_address(self.url):
+            raise ValueError("url must be http(s)://HOST[:PORT][/PATH], without user, password, query or fragment")
+        return self
+
+
+def _is_plain_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    plain = not (parts.username or parts.password or parts.query or parts.fragment or re.search(r"[\s@?#]", url))
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 class IndexFile(_Edge):
     chunk_tokens: int = Field(default=180, ge=40, le=250)
     passages: int = Field(default=5, ge=1, le=20)
+    embedder: EmbedderFile = EmbedderFile()
 
 
 class CollectionFile(_Edge):
@@ -122,10 +171,33 @@ class CollectionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SentenceTransformersSettings:
+    """`model` is a folder, or an id of the hub."""
+
+    model: str
+    download: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAISettings:
+    """A service at `url`. `dimensions` 0: as many as the model gives; `batch` in texts, `tokens` of one text."""
+
+    url: str
+    model: str
+    key: str = field(repr=False)
+    dimensions: int
+    batch: int
+    tokens: int
+    query_task: str
+    passage_task: str
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSettings:
     """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB.
 
     `connectors` bring documents from elsewhere; they name the environment variables of their secrets.
+    `embedder` None is the embedded all-MiniLM-L6-v2.
     """
 
     documents: Path
@@ -137,6 +209,7 @@ class IndexSettings:
     threads: int
     collections: tuple[CollectionSettings, ...] = ()
     connectors: tuple[Connector, ...] = ()
+    embedder: SentenceTransformersSettings | OpenAISettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +297,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             threads=file.models.threads,
             collections=_collections(root, file.collections),
             connectors=_connectors(root, file.connectors, RESERVED | file.collections.keys()),
+            embedder=_embedder(root, file.index.embedder),
         ),
         adapters=AdapterSettings(
             base=_base(root, file.models.base),
@@ -306,13 +380,51 @@ def _connectors(root: Path, connectors: tuple[Connector, ...], known: frozenset[
 def _base(root: Path, value: str) -> str:
     if value == "embedded":
         return str(EMBEDDED_BASE)
+    return _folder_or_id(root, "models.base", value, "set it to embedded")
+
+
+def _folder_or_id(root: Path, key: str, value: str, otherwise: str) -> str:
+    """A folder in full, or an id of the hub as it is. Raises DeskError for what is neither."""
     local = (root / Path(value).expanduser()).resolve()
     if local.is_dir():
         return str(local)
     if not _HUB_ID.fullmatch(value):
         raise DeskError(
-            f"{root / 'desk.yaml'}: models.base is {value!r}, but there is no folder {local}: correct the path, name a "
-            "model of the hub (owner/model), or set it to embedded."
+            f"{root / 'desk.yaml'}: {key} is {value!r}, but there is no folder {local}: correct the path, name a "
+            f"model of the hub (owner/model), or {otherwise}."
+        )
+    return value
+
+
+def _embedder(root: Path, file: EmbedderFile) -> SentenceTransformersSettings | OpenAISettings | None:
+    if file.kind == "minilm":
+        return None
+    if file.kind == "sentence-transformers":
+        model = _folder_or_id(root, "index.embedder.model", file.model, "leave index.embedder out")
+        return SentenceTransformersSettings(model, file.download)
+    return OpenAISettings(
+        url=file.url,
+        model=file.model,
+        key=_secret(root, file.key) if file.key else "",
+        dimensions=file.dimensions,
+        batch=file.batch,
+        tokens=file.tokens,
+        query_task=file.query_task,
+        passage_task=file.passage_task,
+    )
+
+
+def _secret(root: Path, name: str) -> str:
+    """What an environment variable holds, fit for a header. Raises DeskError, which does not show it, otherwise."""
+    try:
+        value = os.environ[name].strip()
+    except KeyError:
+        value = ""
+    if not re.fullmatch(r"[!-~]+", value):
+        fault = "holds characters that no key has" if value else "is not set"
+        raise DeskError(
+            f"{root / 'desk.yaml'}: index.embedder.key names the environment variable {name}, which {fault}: set it to "
+            "the key of the embedding service, or leave index.embedder.key out if the service wants none."
         )
     return value
 
@@ -359,8 +471,8 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
             # Whoever put a secret there by mistake must not find it in a log: the value is never repeated.
             lines.append(f"{key!r}: {fault['msg']}")
         else:
-            got = repr(fault["input"])
-            lines.append(f"{key!r}: {fault['msg']} (got {got[:60]})")
+            got = "" if key in _NOT_SHOWN else f" (got {repr(fault['input'])[:60]})"
+            lines.append(f"{key!r}: {fault['msg']}{got}")
     return f"{path}: " + "; ".join(lines) + ". Correct the file and start again."
 
 

@@ -189,7 +189,9 @@ def measure_fields(board: Switchboard, name: str, workflow: WorkflowFile) -> dic
 def _nearest_examples(embedder: Embedder, folder: Path, asked: Sequence[Example]) -> list[Example]:
     """For each row the training example whose prompt is nearest by the embedding model."""
     train = read_examples(folder / "train.jsonl")
-    similar = embedder.embed([row.prompt for row in asked]) @ embedder.embed([row.prompt for row in train]).T
+    similar = (
+        embedder.embed_queries([row.prompt for row in asked]) @ embedder.embed_queries([row.prompt for row in train]).T
+    )
     return [train[int(place)] for place in np.argmax(similar, axis=1)]
 
 

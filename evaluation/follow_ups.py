@@ -46,7 +46,7 @@ def measure_follow_ups(board: Switchboard) -> FollowUpReport:
     Raises DeskError when there are fewer than FOLDS of either.
     """
     cases = [case for case in _cases(read_golden(board.desk.chains.golden_dev)) if can_follow(case[0])]
-    compare = partial(board.assistant.compare, board.embedder.embed, frozenset({DESK_COLLECTION}))
+    compare = partial(board.assistant.compare, board.embedder.embed_queries, frozenset({DESK_COLLECTION}))
     rows = np.array([features(message, compare(message, previous)) for message, previous, _ in cases])
     targets = np.array([follows for _, _, follows in cases])
     if min(targets.sum(), (~targets).sum()) < FOLDS:

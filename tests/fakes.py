@@ -25,6 +25,9 @@ class HashEmbedder:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(norms == 0, 1, norms)
 
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.embed(texts)
+
 
 def hit(
     text: str, *, start: int = 0, page: int | None = None, path: str = "documents/a.md", similarity: float = 0.6
