@@ -203,7 +203,7 @@ def _convert(folder: Path) -> None:
     beside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
     beside.mkdir(parents=True)
     try:
-        with _quiet():
+        with quiet():
             _save_converted(source, beside / "model.xml")
         described = json.dumps(_describe(beside), indent=2)
         (beside / "manifest.json").write_text(described, encoding="utf-8")
@@ -251,8 +251,8 @@ def _save_converted(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the conversion's progress bars and tracer warnings off a newcomer's console."""
+def quiet() -> Iterator[None]:
+    """Keeps the progress bars and warnings of loading a model off a newcomer's console."""
     import logging
     import warnings
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.embed_minilm import quiet
 from index.errors import EmbedderError
 
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -89,15 +90,16 @@ def _folder(model: str, download: bool) -> Path:
 
 
 def _load(model: str, folder: Path) -> Any:
-    from sentence_transformers import SentenceTransformer
-
     try:
-        return SentenceTransformer(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
-        )
+        with quiet():
+            from sentence_transformers import SentenceTransformer
+
+            return SentenceTransformer(
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
     except Exception as error:
         raise EmbedderError(
             f"The embedding model {model} in {folder} cannot be read ({type(error).__name__}: {str(error)[:200]}). "
