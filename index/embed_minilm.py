@@ -13,6 +13,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ DIMENSION = 384
 MAX_TOKENS = 256
 CONVERSION = 1
 """Raised when the converted graph changes: it is then converted again."""
-_BATCH = 16
-"""Rows per inference: more gave no more passages a second on two cores, and made a waiting question wait."""
+_QUERIES = 16
+_PASSAGES = 8
+"""Rows per inference, by kind: more gave no more passages a second on two cores, and made a waiting question wait."""
 _PAD_TO = 8
 """Lengths are rounded up to this, so that OpenVINO's kernels are compiled for few shapes."""
 
@@ -69,7 +71,7 @@ def token_counter() -> Callable[[str], int]:
 class MiniLM:
     """all-MiniLM-L6-v2, mean-pooled, 384 dimensions. Safe to use from many threads.
 
-    Questions are computed in float32. Passages are in bfloat16 where the processor has it, which is 1.6 times as fast:
+    Questions are computed in float32. Passages are in bfloat16 where the processor has it, which is 1.8 times as fast:
     their vectors then lie within a cosine of 0.9999 of the float32 ones (0.99997 at the least on the sample desk), so
     an index may be carried from one machine to another.
     Raises EmbedderError if the weights are missing or not the published ones.
@@ -82,8 +84,8 @@ class MiniLM:
         self._tokenizer = _tokenizer()
         self._path = folder / "model.xml"
         self._threads = threads
-        self._exact = _requests(self._path, "f32", threads)
-        self._fast: queue.LifoQueue[Any] | None = None
+        self._one_by_one = _compiled(self._path, "f32", threads, streams=1)
+        self._many: tuple[_Requests, ThreadPoolExecutor] | None = None
         self._compiling = threading.Lock()
 
     @property
@@ -96,28 +98,42 @@ class MiniLM:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, 384) float32, rows of length 1, in the order of `texts`; words beyond 256 tokens are not read."""
-        return self._embed(texts, self._for_passages())
+        requests, workers = self._for_passages()
+        rows = self._tokens(texts)
+        vectors = np.empty((len(rows), DIMENSION), dtype=np.float32)
+        batches = _batches(rows, _PASSAGES)[::-1]  # the longest first, so that no worker is left with it at the end
+        found = workers.map(lambda batch: _infer([rows[index] for index in batch], requests), batches)
+        for batch, part in zip(batches, found, strict=True):
+            vectors[batch] = part
+        return vectors
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, 384) float32, rows of length 1: the model has no prompts, so this is `embed` in full precision."""
-        return self._embed(texts, self._exact)
-
-    def _for_passages(self) -> "queue.LifoQueue[Any]":
-        """Compiled at the first passage: a start with a finished index needs none."""
-        with self._compiling:
-            if self._fast is None:
-                self._fast = _requests(self._path, "bf16", self._threads) if _has_bfloat16() else self._exact
-            return self._fast
-
-    def _embed(self, texts: Sequence[str], requests: "queue.LifoQueue[Any]") -> NDArray[np.float32]:
-        encoded = [item.ids for item in self._tokenizer.encode_batch(list(texts))]
-        rows = [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in encoded]
+        rows = self._tokens(texts)
         vectors = np.empty((len(rows), DIMENSION), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        for first in range(0, len(order), _BATCH):
-            batch = order[first : first + _BATCH]
-            vectors[batch] = _infer([rows[index] for index in batch], requests)
+        for batch in _batches(rows, _QUERIES):
+            vectors[batch] = _infer([rows[index] for index in batch], self._one_by_one)
         return vectors
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = [item.ids for item in self._tokenizer.encode_batch(list(texts))]
+        return [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in encoded]
+
+    def _for_passages(self) -> "tuple[_Requests, ThreadPoolExecutor]":
+        """Compiled at the first passage: a start with a finished index needs none.
+
+        Each thread runs a batch of its own, and none waits for another after every operation.
+        """
+        with self._compiling:
+            if self._many is None:
+                precision = "bf16" if _has_bfloat16() else "f32"
+                requests = _compiled(self._path, precision, self._threads, streams=self._threads)
+                self._many = requests, ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
+            return self._many
+
+
+_Requests = queue.LifoQueue[Any]
+"""Requests of one compiled model, each for one thread at a time."""
 
 
 def _has_bfloat16() -> bool:
@@ -127,26 +143,30 @@ def _has_bfloat16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _requests(path: Path, precision: str, threads: int) -> "queue.LifoQueue[Any]":
-    """The compiled model's requests, each for one thread at a time."""
+def _compiled(path: Path, precision: str, threads: int, streams: int) -> _Requests:
+    """Requests of the model, as many as there are threads (two at least); they share the streams."""
     import openvino
 
-    compiled = openvino.Core().compile_model(
-        str(path),
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": precision,  # left open, it would vary with the processor
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-        },
-    )
-    requests: queue.LifoQueue[Any] = queue.LifoQueue()
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,  # left open, it would vary with the processor
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    requests: _Requests = queue.LifoQueue()
     for _ in range(max(2, threads)):
         requests.put(compiled.create_infer_request())
     return requests
 
 
-def _infer(rows: Sequence[Sequence[int]], requests: "queue.LifoQueue[Any]") -> NDArray[np.float32]:
+def _batches(rows: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """The numbers of the rows by length, the shortest first, at most `most` together."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    return [order[first : first + most] for first in range(0, len(order), most)]
+
+
+def _infer(rows: Sequence[Sequence[int]], requests: _Requests) -> NDArray[np.float32]:
     """(n, 384) float32 for n lists of token ids."""
     width = -(-max(len(row) for row in rows) // _PAD_TO) * _PAD_TO
     ids = np.zeros((len(rows), width), dtype=np.int64)
