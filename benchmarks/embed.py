@@ -24,7 +24,7 @@ from index.chunk import cut, embedded_text
 from index.embed import MiniLM, model_folder, token_counter
 from index.sources import FORMATS, load_source
 
-ROUNDS = 5
+ROUNDS = 3
 Encode = Callable[[Sequence[str]], Any]
 
 
@@ -41,7 +41,8 @@ def main() -> None:
         return peer.encode(list(texts), show_progress_bar=False)
 
     query = in_turns(lambda one: each(one, questions), ours.embed_queries, encode)
-    ingest = in_turns(lambda one: whole(one, passages), ours.embed, encode)
+    ingest = in_turns(lambda one: whole(one, passages, time.perf_counter), ours.embed, encode)
+    cpu = in_turns(lambda one: whole(one, passages, time.process_time), ours.embed, encode)
     cosine = (ours.embed(passages) * ours.embed_queries(passages)).sum(axis=1).min()
     rate, peer_rate = (len(passages) / seconds for seconds in ingest)
     print(f"{'':24}{'query ms, p50':>16}{'passages/s':>14}")
@@ -57,6 +58,7 @@ def main() -> None:
         "passages_per_s": round(rate, 1),
         "peer_passages_per_s": round(peer_rate, 1),
         "passage_rate_to_peer": round(rate / peer_rate, 2),
+        "passage_rate_to_peer_by_cpu_time": round(cpu[1] / cpu[0], 2),
         "least_cosine_to_float32": round(float(cosine), 6),
     }
     print(json.dumps(figures))
@@ -91,11 +93,11 @@ def each(encode: Encode, texts: Sequence[str]) -> float:
     return float(np.median(spent))
 
 
-def whole(encode: Encode, texts: Sequence[str]) -> float:
-    """The seconds for all texts in one call."""
-    began = time.perf_counter()
+def whole(encode: Encode, texts: Sequence[str], clock: Callable[[], float]) -> float:
+    """The seconds for all texts in one call, by the wall's clock or the processors'."""
+    began = clock()
     encode(texts)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 if __name__ == "__main__":
