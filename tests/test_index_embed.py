@@ -58,6 +58,14 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(model: MiniLM) -> None:
         np.testing.assert_allclose(many[number], model.embed_queries([text])[0], atol=1e-5)
 
 
+def test_passages_keep_their_order_over_many_batches(model: MiniLM) -> None:
+    """Within what bfloat16 may change, and far from any other text's vector."""
+    texts = [f"{number} {text}" for number in range(9) for text in TEXTS]
+    similarity = model.embed(texts) @ model.embed_queries(texts).T
+    assert (similarity.argmax(axis=1) == np.arange(len(texts))).all()
+    assert (similarity.diagonal() > 0.9999).all()
+
+
 def test_no_texts_give_no_vectors(model: MiniLM) -> None:
     assert model.embed([]).shape == model.embed_queries([]).shape == (0, 384)
 

@@ -190,3 +190,19 @@ def test_a_model_that_is_not_here_is_not_downloaded_unasked() -> None:
         EmbedderError, match=r"example/no-such-model is not on this machine: .*index\.embedder\.download"
     ):
         SentenceTransformerEmbedder("example/no-such-model")
+
+
+def test_a_model_of_the_hub_is_read_from_this_machines_copy(
+    folder: Path, embedder: SentenceTransformerEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "models--example--tiny"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(revision, encoding="utf-8")
+    shutil.copytree(folder, cached / "snapshots" / revision)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    found = SentenceTransformerEmbedder("example/tiny")
+    assert found.name == f"example/tiny@{embedder.name.split('@')[1]}"
+    np.testing.assert_allclose(found.embed(TEXTS), embedder.embed(TEXTS), atol=1e-6)
