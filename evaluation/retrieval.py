@@ -20,7 +20,7 @@ from evaluation.beir import CorpusRow, QueryRow, read_qrels, read_rows
 from evaluation.corpus import COLLECTIONS, Corpus, Place, corpus_of, document_of
 from evaluation.ranking import DEPTH, FIGURES, Judged, Measured, compare
 from index.document import Document, Passage
-from index.embed import Embedder, MiniLM
+from index.embed import Embedder, open_embedder
 from index.lexical import query_terms
 from index.search import READ, search
 
@@ -47,8 +47,8 @@ def measure_beir(
 ) -> dict[str, dict[str, Measured]]:
     """Figures per method over the queries with a relevant document; a document ranks by its best passage.
 
-    `embedder` is MiniLM unless given. A relevant document that is not in the corpus counts as never found, as in
-    trec_eval. Raises DeskError with file and line for bad input.
+    `embedder` is the one that the settings choose unless given. A relevant document that is not in the corpus counts
+    as never found, as in trec_eval. Raises DeskError with file and line for bad input.
     """
     judged = read_qrels(qrels)
     asked = [row for row in read_rows(queries, QueryRow) if row.id in judged]
@@ -57,7 +57,7 @@ def measure_beir(
     if len(asked) < len(judged):
         print(f"{len(judged) - len(asked):,} judged queries are not in {queries}: left out", file=sys.stderr)
     documents = (document_of(row.id, row.title or "", row.text) for row in read_rows(corpus, CorpusRow))
-    model = embedder or MiniLM(settings.models, settings.threads)
+    model = embedder or open_embedder(settings)
     with corpus_of(documents, model, settings) as made:
         lacking = {item for row in asked for item in judged[row.id]} - {place[0] for place in made.passages.values()}
         if lacking:
@@ -72,7 +72,7 @@ def measure_public(data: Path, name: str, settings: IndexSettings) -> tuple[int,
         raise DeskError(f"{path} is missing: give the folder that holds {', '.join(SETS.values())} (--data DIR).")
     contexts = list(_contexts(path))
     documents = [document_of(f"{number:04d}", "", context) for number, (context, _) in enumerate(contexts)]
-    model = MiniLM(settings.models, settings.threads)
+    model = open_embedder(settings)
     with corpus_of(documents, model, settings) as made:
         asked = list(_questions(documents, contexts, whole=name == "xquad"))
         return len(asked), len(made.passages), _report(made, model, asked)

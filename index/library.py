@@ -21,7 +21,7 @@ from index.build import Build, BuildProgress, BuildReport, Folders, Replacement,
 from index.connectors.sync import sync_due
 from index.derived import EXACT_ROWS, Derived
 from index.document import DESK_COLLECTION, NO_FILTER, Document, DocumentInfo, Filter, Passage, SearchResult
-from index.embed import Embedder, MiniLM, token_counter
+from index.embed import Embedder, open_embedder, token_counter
 from index.errors import SourceError
 from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
@@ -54,7 +54,7 @@ def open_library(settings: IndexSettings, on_progress: Callable[[BuildProgress],
 
     Raises EmbedderError or StoreError; files that cannot be read are in `status().failures`.
     """
-    library = Library.open(settings, MiniLM(settings.models, settings.threads))
+    library = Library.open(settings, open_embedder(settings))
     if library.is_stale():
         library.build(on_progress)
     return library

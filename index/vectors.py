@@ -9,7 +9,8 @@ of them a search may return, is said by `Within`.
 import hashlib
 import importlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,6 +35,17 @@ SCAN_SHARE = 0.1
 
 Vectors = NDArray[np.float32]
 Scored = list[tuple[int, float]]
+
+
+_PORTION = 1000
+"""Passages whose vectors are added together."""
+
+
+def batched(items: Iterable[tuple[int, Vectors]], size: int) -> Iterator[list[tuple[int, Vectors]]]:
+    """The items in lists of `size`, the last one shorter."""
+    rest = iter(items)
+    while portion := list(islice(rest, size)):
+        yield portion
 
 
 class Within:
@@ -94,16 +106,15 @@ class ExactVectors(_Rows):
         self.dimension = dimension
 
     def add(self, passages: Iterable[tuple[int, Vectors]]) -> None:
-        """Adds the unit vectors of passages, (s, dimension) each."""
-        numbers, parts = [], []
-        for number, rows in passages:
-            if rows.ndim != 2 or rows.shape[1] != self.dimension:
-                raise StoreError(f"Vectors of {self.dimension} dimensions were expected, the shape is {rows.shape}.")
-            numbers.append(np.full(len(rows), number, np.uint32))
-            parts.append(rows)
-        if parts:
-            self._index.add(np.ascontiguousarray(np.concatenate(parts), dtype=np.float32))
-            self.owners = np.concatenate([self.owners, *numbers])
+        """Adds the unit vectors of passages, (s, dimension) each; in portions, so that they are held once."""
+        owners = [self.owners]
+        for portion in batched(passages, _PORTION):
+            for number, rows in portion:
+                if rows.ndim != 2 or rows.shape[1] != self.dimension:
+                    raise StoreError(f"Vectors of {self.dimension} dimensions were expected, not {rows.shape}.")
+                owners.append(np.full(len(rows), number, np.uint32))
+            self._index.add(np.ascontiguousarray(np.concatenate([rows for _, rows in portion]), dtype=np.float32))
+        self.owners = np.concatenate(owners)
 
     def search(self, vector: Vectors, n: int, within: Within | None = None) -> Scored:
         """At most n (passage number, cosine) pairs, one per sentence, the nearest first; None: among all."""
