@@ -7,6 +7,15 @@ import re
 from collections.abc import Sequence
 
 from index.document import Block
+from index.errors import LimitError
+
+MAX_CHARACTERS = 20_000_000
+"""More text than this in one source would take hours to embed on a processor."""
+MAX_BLOCKS = 400_000
+"""A sheet of 400,000 rows is no document to quote from; it belongs in a database."""
+MAX_HEADING_CHARACTERS = 300
+"""What is longer is no heading, whatever it is marked as: headings are embedded with every passage below them."""
+_STORED_KINDS = {"code": "paragraph", "record": "row"}
 
 _LINE_BREAKS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _UNSEEN = re.compile(
@@ -56,25 +65,41 @@ def row_text(columns: Sequence[str], values: Sequence[str]) -> str:
 
 
 class TextAssembler:
-    """Collects blocks in reading order; `text` and `blocks` are the document so far."""
+    """Collects blocks in reading order; `text` and `blocks` are the document so far.
+
+    `notes` are sentences for whoever added the file: what was left out, and why. `dated` is the ISO date that the
+    source carries outside its text, such as a message's. Raises LimitError beyond MAX_BLOCKS or MAX_CHARACTERS.
+    """
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._length = 0
         self.blocks: list[Block] = []
+        self.notes: list[str] = []
+        self.dated: str | None = None
 
     @property
     def text(self) -> str:
         return "".join(self._parts)
 
     def add(self, kind: str, text: str, page: int | None = None, level: int = 0) -> None:
-        """Appends one block; nothing if no visible character is in it."""
+        """Appends one block; nothing if no visible character is in it.
+
+        Beside the kinds of a Block, `kind` may be code (a paragraph that keeps its indentation) or record (a row
+        of several lines).
+        """
         single = kind in ("heading", "row")
         tidy = one_line(text) if single else lines_of(text, keep_indent=kind in ("list", "code"))
         tidy = tidy.strip()
-        kind = "paragraph" if kind == "code" else kind
+        kind = _STORED_KINDS.get(kind, kind)
         if not tidy:
             return
+        if kind == "heading" and len(tidy) > MAX_HEADING_CHARACTERS:
+            kind, level = "paragraph", 0
+        if self._length + len(tidy) > MAX_CHARACTERS:
+            raise LimitError(f"holds more than {MAX_CHARACTERS:,} characters of text: split it.")
+        if len(self.blocks) >= MAX_BLOCKS:
+            raise LimitError(f"holds more than {MAX_BLOCKS:,} paragraphs and rows: split it.")
         if self.blocks:
             rows = kind == "row" and self.blocks[-1].kind == "row"
             self._append("\n" if rows else "\n\n")
@@ -90,6 +115,14 @@ class TextAssembler:
             self.add("row", "; ".join(cell for cell in cells[0] if cell), page)
         for row in cells[1:]:
             self.add("row", row_text(cells[0], row), page)
+
+    def append(self, other: "TextAssembler", deeper: int) -> None:
+        """Appends what `other` holds, its headings `deeper` levels down, without its page numbers."""
+        for block in other.blocks:
+            text = other.text[block.start : block.end]
+            kind = "record" if block.kind == "row" else "code" if block.kind == "paragraph" else block.kind
+            self.add(kind, text, None, block.level + deeper if block.level else 0)
+        self.notes.extend(other.notes)
 
     def _append(self, part: str) -> None:
         self._parts.append(part)

@@ -11,7 +11,13 @@ CHUNKING_VERSION = 1
 MODEL_TOKENS = 254
 """What all-MiniLM-L6-v2 reads: 256 tokens, of which two mark the start and the end."""
 _LEAST_TOKENS = 40
-TABLE_FORMATS = frozenset({"csv", "xlsx"})
+_CHARACTERS_PER_TOKEN = 40
+"""More than in any text that people write: the tokenizer takes a word of more than 100 characters for one unknown
+token, so that without this a megabyte without spaces would be one passage."""
+_LONGEST_WORD = 100
+"""How far around a full stop is looked for an abbreviation or the next word: to look at the whole line each time
+takes minutes for a long one."""
+TABLE_FORMATS = frozenset({"csv", "json", "jsonl", "xlsx"})
 """Formats whose every row is a record of its own."""
 
 CountTokens = Callable[[str], int]
@@ -26,7 +32,9 @@ _NEVER_LAST = frozenset(
 )
 """Abbreviations (without their last full stop) after which a sentence goes on, whatever follows."""
 _LAST_UNLESS_NUMBER = frozenset(["no", "nos", "nr", "p", "pp"])
-_SENTENCE_END = re.compile(r"[.!?\u2026]+[\"'\u2019\u201d)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*")
+_SENTENCE_END = re.compile(
+    r"(?<![.!?\u2026])[.!?\u2026]+[\"'\u2019\u201d)\]]*(?=\s)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]*"
+)
 _OPENING = re.compile(r"[\"'\u2018\u201c(\[\u00bf\u00a1]*(.)", re.DOTALL)
 _ITEM = re.compile(r"\s*(?:[-*\u2022]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _PAIR = re.compile(r"(?:^|; )[^:;.!?\n]{1,60}: ")
@@ -69,7 +77,7 @@ def _split_line(text: str, first: int, last: int) -> Iterator[Span]:
 
 
 def _ends_sentence(line: str, end: re.Match[str]) -> bool:
-    rest = line[end.end() :].lstrip()
+    rest = line[end.end() : end.end() + _LONGEST_WORD].lstrip()
     if not rest:
         return False
     mark = end.group()
@@ -77,7 +85,8 @@ def _ends_sentence(line: str, end: re.Match[str]) -> bool:
         return mark[0] not in "!?" or not _starts_low(rest)
     if _starts_low(rest):
         return False
-    word = re.split(r"[\s(\[\"'\u201c\u2018/]", line[: end.start()])[-1].lower()
+    before = line[max(0, end.start() - _LONGEST_WORD) : end.start()]
+    word = re.split(r"[\s(\[\"'\u201c\u2018/]", before)[-1].lower()
     if mark.startswith("..") or mark[0] == "\u2026":
         return True
     if mark != "." and not mark.startswith(".)"):
@@ -118,13 +127,22 @@ def cut(document: Document, chunk_tokens: int, count: CountTokens) -> tuple[Pass
     for section in _sections(document):
         context = count(embedded_text(document.title, section.path, ""))
         limit = max(_LEAST_TOKENS, min(chunk_tokens, MODEL_TOKENS - context))
-        for start, end, page in _pack(document, section.blocks, limit, count):
+        for start, end, page in _pack(document, section.blocks, limit, _capped(count, limit)):
             ordinal = len(passages)
             text = document.text[start:end]
             passages.append(
                 Passage(f"{document.id}:{ordinal}", document.id, ordinal, start, end, text, section.path, page)
             )
     return tuple(passages)
+
+
+def _capped(count: CountTokens, limit: int) -> CountTokens:
+    """`count`, but more than `limit` at once for a text that is too long to fit whatever it says."""
+
+    def capped(text: str) -> int:
+        return limit + 1 if len(text) > limit * _CHARACTERS_PER_TOKEN else count(text)
+
+    return capped
 
 
 def embedded_text(title: str, section: str, text: str) -> str:
@@ -223,8 +241,9 @@ def _parts(text: str, start: int, end: int, limit: int, count: CountTokens) -> I
 def _word_runs(text: str, start: int, end: int, limit: int, count: CountTokens) -> list[Span]:
     """Cuts between words so that each run fits; a word that alone does not fit is cut between characters."""
     runs: list[Span] = []
-    while count(text[start:end]) > limit:
-        low, high = start + 1, end
+    longest = limit * _CHARACTERS_PER_TOKEN
+    while count(text[start : min(end, start + longest + 1)]) > limit:
+        low, high = start + 1, min(end, start + longest)
         while low < high:  # the longest prefix that fits, by bisection
             middle = (low + high + 1) // 2
             low, high = (middle, high) if count(text[start:middle]) <= limit else (low, middle - 1)

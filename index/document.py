@@ -29,7 +29,8 @@ class Document:
     `path` is relative to the desk (documents/it/x.md) or the name of an upload; `id` is stable for a path
     of the desk and random elsewhere; `content_hash` is the SHA-256 of the file's bytes;
     `updated` is the ISO date that the text itself states, if any; `outdated` is whether the text says at
-    its head that it no longer applies; `address` is where a connector found it.
+    its head that it no longer applies; `address` is where a connector found it; `notes` are sentences for whoever
+    added it: what was left out, and why.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Document:
     updated: str | None = None
     outdated: bool = False
     address: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

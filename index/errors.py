@@ -3,6 +3,7 @@ Errors of the library:
 
 LibraryError
 ├── SourceError      a file cannot be read: which, why, what to do
+│   └── LimitError   a reader's own limit, which load_source puts the file's name in front of
 ├── EmbedderError    the embedding model is missing or not the expected one
 └── StoreError       the stored library and the program do not fit together
     └── DamagedError the database is damaged; a backup brings it back
@@ -15,6 +16,10 @@ class LibraryError(Exception):
 
 class SourceError(LibraryError):
     """One source cannot be read; the rest of a batch goes on."""
+
+
+class LimitError(SourceError):
+    """A source is too large in some way. The message goes on after its name: "holds more than ...: split it." """
 
 
 class EmbedderError(LibraryError):

@@ -6,7 +6,13 @@ from bs4 import BeautifulSoup, NavigableString, Tag
 from bs4.element import CData, PreformattedString
 
 from index.blocks import TextAssembler, one_line
+from index.errors import LimitError
 
+MAX_TAGS = 300_000
+"""A tag takes about a kilobyte and 25 microseconds; a manual of 1,000 pages on one page has 100,000."""
+MAX_DEPTH = 2_000
+"""Elements within elements. Reading goes by recursion and ends far earlier, but the parser itself takes time that
+grows with the square of the depth."""
 _PARSER = "lxml"
 """Not html.parser: that one nests list items and cells whose end tags are left out, as HTML allows."""
 _DROPPED = frozenset(
@@ -22,11 +28,23 @@ _INLINE = frozenset(
         output progress q rp rt ruby s samp small span strike strong sub sup time tt u var wbr""",
     )
 )
+_TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*)")
+_CLOSED_BY_ITSELF = frozenset(
+    re.findall(
+        r"\w+",
+        """area base br col embed hr img input link meta param source track wbr p li dt dd tr td th thead tbody tfoot
+        option optgroup colgroup rt rp""",
+    )
+)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
 def read_html(source: str, into: TextAssembler) -> str | None:
-    """Appends the body of `source` to `into`; returns the text of <title>, if any."""
+    """Appends the body of `source` to `into`; returns the text of <title>, if any.
+
+    Raises LimitError for more than MAX_TAGS tags, RecursionError for a page that is nested too deeply.
+    """
+    _check(source)
     soup = BeautifulSoup(source, _PARSER)
     title = one_line(soup.title.get_text()) if soup.title else ""
     _Walker(into).walk(soup.body or soup)
@@ -35,9 +53,34 @@ def read_html(source: str, into: TextAssembler) -> str | None:
 
 def html_text(fragment: str) -> str:
     """The plain text of a piece of HTML, one line per block."""
+    _check(fragment)
     into = TextAssembler()
     _Walker(into).walk(BeautifulSoup(fragment, _PARSER))
     return into.text
+
+
+def _check(source: str) -> None:
+    """Raises LimitError or RecursionError for a page that would take the parser too long.
+
+    Depth is counted without the elements that HTML closes by itself.
+    """
+    depth = tags = 0
+    opened: dict[str, int] = {}
+    for tag in _TAG.finditer(source):
+        tags += 1
+        if tags > MAX_TAGS:
+            raise LimitError(f"has more than {MAX_TAGS:,} tags: split it.")
+        name = tag.group(2).lower()
+        if name in _CLOSED_BY_ITSELF:
+            continue
+        if not tag.group(1):
+            opened[name] = opened.get(name, 0) + 1
+            depth += 1
+        elif opened.get(name):
+            opened[name] -= 1
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise RecursionError
 
 
 class _Walker:
@@ -121,7 +164,7 @@ def _spread(row: list[Tag]) -> list[str]:
     texts = []
     for cell in row:
         span = str(cell.get("colspan") or "1")
-        width = int(span) if span.isdecimal() else 1
+        width = int(span) if re.fullmatch(r"[0-9]{1,4}", span) else 1
         texts.append(_text(cell))
         texts.extend([""] * (min(width, 100) - 1))
     return texts
@@ -129,7 +172,7 @@ def _spread(row: list[Tag]) -> list[str]:
 
 def _list(tag: Tag, indent: str) -> list[str]:
     start = str(tag.get("start") or "1")
-    number = int(start) if start.lstrip("-").isdecimal() else 1
+    number = int(start) if re.fullmatch(r"-?[0-9]{1,9}", start) else 1
     lines = []
     for item in tag.find_all("li", recursive=False):
         mark = f"{number}. " if tag.name == "ol" else "- "

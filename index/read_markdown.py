@@ -9,16 +9,26 @@ from markdown_it.tree import SyntaxTreeNode
 
 from index.blocks import TextAssembler
 from index.read_html import html_text
+from index.read_text import read_text
 
+MAX_MARKS = 300_000
+"""Characters that may mark something up. Each takes the parser up to 100 microseconds and 3 kilobytes; a book of 1,000
+pages has 50,000. Above it, a source is read as plain text."""
+_MARKS = "[]*_`|<!#\\"
+_FRONT_MATTER_CHARACTERS = 20_000
+"""YAML is read at about 50,000 characters a second."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
 
 
 def read_markdown(source: str, into: TextAssembler) -> str | None:
-    """Appends `source` to `into`; returns the title that its front matter states, if any."""
+    """Appends `source` to `into`; returns the title that its front matter states, if any.
+
+    A source with more than MAX_MARKS marks keeps them, and a note says so.
+    """
     title = None
     front = _FRONT_MATTER.match(source)
-    if front:
+    if front and front.end() <= _FRONT_MATTER_CHARACTERS:
         fields = _fields(front.group(1))
         if fields is not None:
             source = source[front.end() :]
@@ -26,6 +36,10 @@ def read_markdown(source: str, into: TextAssembler) -> str | None:
             stated = [f"{key}: {value}" for key, value in fields.items() if key.lower() != "title" and value]
             if stated:
                 into.add("paragraph", "\n".join(stated))
+    if sum(source.count(mark) for mark in _MARKS) + source.count("\n") > MAX_MARKS:
+        into.notes.append("It is too large to be read as Markdown and was read as plain text: split it.")
+        read_text(source, into)
+        return title
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     for node in SyntaxTreeNode(parser.parse(source)).children:
         _block(node, into)

@@ -2,51 +2,33 @@
 
 import datetime
 import re
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from index.blocks import TextAssembler, one_line
-from index.errors import SourceError
+from index.errors import LimitError
 from index.read_table import add_table
+from index.stated import readable_title
 
-MAX_UNPACKED_BYTES = 200_000_000
-MAX_RATIO = 200
-"""Above these an Office file is a zip bomb or near enough: ordinary ones unpack to 3 to 20 times their size."""
-_RATIO_FROM_BYTES = 5_000_000
-"""Below this unpacked size the ratio says nothing: a small sheet of equal rows packs very well."""
-_OLE = bytes.fromhex("d0cf11e0a1b11ae1")
+MAX_PARTS = 400_000
+"""Paragraphs and cells of a Word file: about 10,000 pages of them."""
+MAX_CELLS = 4_000_000
+"""Cells of a workbook that are read, empty ones between filled ones included."""
+_DEEPEST_LEVEL = 8
+"""Of lists, from 0: Word has nine levels, a file can state any."""
 _DEFAULT_SHEET = re.compile(r"(sheet|blad|feuil|tabelle)\s*\d*", re.IGNORECASE)
-
-
-def check_office(path: Path, name: str) -> None:
-    """Raises SourceError unless `path` is a zip file that unpacks to a sane size."""
-    with path.open("rb") as file:
-        start = file.read(len(_OLE))
-    if start == _OLE:
-        raise SourceError(
-            f"{name} is protected by a password or in the old Office format: save it without a password "
-            "as .docx or .xlsx and add it again."
-        )
-    if not zipfile.is_zipfile(path):
-        raise SourceError(f"{name} is damaged or not an Office file: open it in its program and save it again.")
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(item.file_size for item in archive.infolist())
-    ratio = unpacked / max(1, path.stat().st_size)
-    if unpacked > MAX_UNPACKED_BYTES or (unpacked > _RATIO_FROM_BYTES and ratio > MAX_RATIO):
-        raise SourceError(
-            f"{name} unpacks to {unpacked / 1e6:,.0f} MB, which is not safe to open: split it or save it as "
-            "text or PDF."
-        )
 
 
 def read_docx(path: Path, into: TextAssembler) -> str | None:
     """Appends a Word file's body to `into`; returns its title property, if someone set it."""
     import docx
+    from docx.oxml.ns import qn
     from docx.table import Table
 
     document = docx.Document(str(path))
+    if sum(1 for _ in document.element.iter(qn("w:p"), qn("w:tc"))) > MAX_PARTS:
+        raise LimitError(f"has more than {MAX_PARTS:,} paragraphs and cells: split it.")
     numbering = _Numbering(document)
     titled = any(paragraph.style.name == "Title" for paragraph in document.paragraphs if paragraph.style)
     lines: list[str] = []
@@ -141,36 +123,56 @@ class _Numbering:
         number = paragraph._p.xpath("string(./w:pPr/w:numPr/w:numId/@w:val)")
         depth = paragraph._p.xpath("string(./w:pPr/w:numPr/w:ilvl/@w:val)") or "0"
         if number and number != "0":
-            return int(depth), self._formats.get((number, depth), "bullet")
+            return min(int(depth), _DEEPEST_LEVEL), self._formats.get((number, depth), "bullet")
         found = re.fullmatch(r"List (Bullet|Number)(?: (\d))?", style)
         if not found:
             return 0, None
         return int(found.group(2) or 1) - 1, "bullet" if found.group(1) == "Bullet" else "decimal"
 
 
-def read_xlsx(path: Path, into: TextAssembler) -> str | None:
-    """Appends every sheet's rows to `into`, a sheet's name as heading; returns the title property."""
+def read_xlsx(path: Path, name: str, into: TextAssembler) -> str | None:
+    """Appends every visible sheet's rows to `into`, a sheet's name as heading; returns the title property.
+
+    Raises LimitError for more than MAX_CELLS cells.
+    """
     import openpyxl
 
+    cells = 0
     book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     try:
         for sheet in book.worksheets:
             if sheet.sheet_state != "visible":
                 continue
             sheet.reset_dimensions()
-            rows = list(_xlsx_rows(sheet.iter_rows()))
-            if rows and not _DEFAULT_SHEET.fullmatch(sheet.title):
+            rows = list(_xlsx_rows(sheet.iter_rows(), MAX_CELLS - cells))
+            cells += sum(map(len, rows))
+            named = not _DEFAULT_SHEET.fullmatch(sheet.title)
+            if rows and named:
                 into.add("heading", sheet.title, level=2)
-            add_table(rows, into)
+            add_table(rows, into, sheet.title if named else readable_title(name))
         title = one_line(book.properties.title or "")
     finally:
         book.close()
     return title or None
 
 
-def _xlsx_rows(rows: Iterable[Iterable[Any]]) -> Iterator[list[str]]:
+def _xlsx_rows(rows: Iterable[Sequence[Any]], cells: int) -> Iterator[list[str]]:
+    """The rows' texts without the empty cells at their ends, and without most of a long run of empty rows.
+
+    Raises LimitError where they come to more than `cells` cells, each row counted as one more: a row's number and
+    a cell's letters are whatever the file says, and what is missing before them is handed over as empty.
+    """
+    empty = 0
     for row in rows:
-        yield [_cell_text(cell) for cell in row]
+        cells -= len(row) + 1
+        if cells < 0:
+            raise LimitError(f"has more than {MAX_CELLS:,} cells: split it.")
+        texts = [_cell_text(cell) for cell in row]
+        while texts and not texts[-1]:
+            texts.pop()
+        empty = 0 if texts else empty + 1
+        if empty <= 1:
+            yield texts
 
 
 def _cell_text(cell: Any) -> str:

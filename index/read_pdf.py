@@ -1,22 +1,19 @@
 """PDF pages to blocks of plain text: lines joined into paragraphs, headings, lists and tables by geometry.
 
-Reads the text layer only; a scanned page has none.
+Where the characters come from is pdf_pages.py's business, reading pictures of text that of recognise.py.
 """
 
+import itertools
 import re
-import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from index.blocks import TextAssembler, one_line, row_text
-from index.errors import SourceError
-
-PDFIUM_LOCK = threading.Lock()
-"""PDFium keeps global state: one thread at a time may be inside it, whatever the document."""
+from index.pdf_pages import pages_named, read_pages
+from index.recognise import recognise_pages
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"})
 _BULLET = re.compile(r"[•◦▪●○■□‣∙·\u2013\-*]\s+(?=\S)")
@@ -25,6 +22,9 @@ _NUMBER = re.compile(r"\(?(\d{1,2}|[a-z])[.)]\s+(?=\S)")
 _NUMBERED_HEADING = re.compile(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s+[A-Z]")
 _PAGE_NUMBER = re.compile(r"(page\s*)?\d+(\s*(of|/)\s*\d+)?", re.IGNORECASE)
 _HYPHENATED = frozenset(("self", "semi", "multi", "cross", "well", "high", "long", "short", "part", "full", "half"))
+_LONGEST_PARAGRAPH = 20_000
+_MOST_CELLS = 200
+"""On one line. Above these two a file is no document, and to join what it holds takes the square of the time."""
 _FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
 
 
@@ -48,93 +48,24 @@ Line = list[Segment]
 def read_pdf(path: Path, name: str, into: TextAssembler) -> str | None:
     """Appends the text of a PDF to `into`, pages counted from 1; returns the title it states, if any.
 
-    Raises SourceError for a file that is protected by a password or damaged.
+    Pages without a text layer are read by text recognition where it is installed, and named in a note where not.
+    Raises SourceError for a file that is protected by a password, damaged, or over the limits of pdf_process.py.
     """
-    with PDFIUM_LOCK:
-        title, pages = _extract(path, name)
-    pages = _without_running_titles(pages)
+    read = read_pages(path, name)
+    if read.broken:
+        into.notes.append(f"{pages_named(read.broken)} cannot be read (damaged) and was left out.")
+    lines = [_lines([Segment(run[0], number, *run[1:]) for run in runs]) for number, runs in enumerate(read.pages, 1)]
+    pages = _without_running_titles(lines)
     sizes = Counter[float]()
     for page in pages:
         for line in page:
             for part in line:
                 sizes[round(part.size, 1)] += len(part.text)
     body = sizes.most_common(1)[0][0] if sizes else 10.0
-    larger = sorted({size for size in sizes if size > body * 1.12}, reverse=True)
-    _Layout(into, body, larger, _spellings(pages)).write(pages)
-    return title
-
-
-def _extract(path: Path, name: str) -> tuple[str | None, list[list[Line]]]:
-    import pypdfium2
-    import pypdfium2.raw as raw
-
-    try:
-        document = pypdfium2.PdfDocument(path)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) == raw.FPDF_ERR_PASSWORD or "password" in str(error).lower():
-            raise SourceError(f"{name} is protected by a password: save a copy without one and add that.") from None
-        raise SourceError(f"{name} is not a readable PDF (it seems damaged): export or download it again.") from None
-    try:
-        title = one_line(document.get_metadata_value("Title"))
-        pages = []
-        for number in range(len(document)):
-            page = document[number]
-            textpage = page.get_textpage()
-            pages.append(_lines(_segments(raw, textpage, number + 1)))
-            textpage.close()
-            page.close()
-    finally:
-        document.close()
-    return title or None, pages
-
-
-def _segments(raw: Any, textpage: Any, page: int) -> list[Segment]:
-    """The page's characters in the file's order, cut at line ends and at gaps wider than 1.2 em."""
-    import ctypes
-
-    found: list[Segment] = []
-    current: list[tuple[str, float, float, float, float, bool]] = []
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    x, y = ctypes.c_double(), ctypes.c_double()
-
-    def close() -> None:
-        text = "".join(part[0] for part in current)
-        solid = [part for part in current if part[0].strip()]
-        if solid:
-            bold = sum(part[5] for part in solid) * 2 > len(solid)
-            size = median(part[4] for part in solid)
-            found.append(Segment(text.strip(), page, solid[0][1], max(p[2] for p in solid), solid[0][3], size, bold))
-        current.clear()
-
-    for index in range(raw.FPDFText_CountChars(textpage)):
-        code = raw.FPDFText_GetUnicode(textpage, index)
-        char = chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
-        if char in ("\r", "\n"):
-            close()
-            continue
-        if code in (0x2, 0xFFFE) or raw.FPDFText_IsHyphen(textpage, index) == 1:
-            char = "\u00ad"
-        raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top)
-        raw.FPDFText_GetCharOrigin(textpage, index, x, y)
-        size = _font_size(raw, textpage, index)
-        if char.strip() and current:
-            last = next((part for part in reversed(current) if part[0].strip()), current[-1])
-            if left.value - last[2] > 1.2 * size or abs(y.value - last[3]) > 0.6 * size:
-                close()
-        bold = raw.FPDFText_GetFontWeight(textpage, index) >= 600
-        current.append((char, left.value, right.value, y.value, size, bold))
-    close()
-    return found
-
-
-def _font_size(raw: Any, textpage: Any, index: int) -> float:
-    """The size of a character as drawn: some producers set a font of size 1 and scale it by a matrix."""
-    size = float(raw.FPDFText_GetFontSize(textpage, index))
-    matrix = raw.FS_MATRIX()
-    if raw.FPDFText_GetMatrix(textpage, index, matrix):
-        scale = (matrix.c * matrix.c + matrix.d * matrix.d) ** 0.5
-        return size * scale if scale else size
-    return size
+    larger = sorted({size for size in sizes if size > body * 1.12}, reverse=True)[:_MOST_CELLS]
+    recognised = recognise_pages(path, read.blank, into.notes)
+    _Layout(into, body, larger, _spellings(pages)).write(pages, recognised)
+    return one_line(read.title) or None
 
 
 def _lines(segments: list[Segment]) -> list[Line]:
@@ -143,8 +74,8 @@ def _lines(segments: list[Segment]) -> list[Line]:
     for part in segments:
         for line in reversed(lines[-12:]):
             same = abs(line[0].y - part.y) <= 0.35 * max(part.size, line[0].size)
-            apart = all(part.x0 >= other.x1 - 1 or part.x1 <= other.x0 + 1 for other in line)
-            if same and apart:
+            apart = all(part.x0 >= other.x1 - 1 or part.x1 <= other.x0 + 1 for other in line[:_MOST_CELLS])
+            if same and apart and len(line) < _MOST_CELLS:
                 line.append(part)
                 line.sort(key=lambda segment: segment.x0)
                 break
@@ -214,8 +145,15 @@ class _Layout:
         self._last: Segment | None = None
         self._item_x = 0.0
 
-    def write(self, pages: list[list[Line]]) -> None:
-        for page in pages:
+    def write(self, pages: list[list[Line]], recognised: Mapping[int, list[str]]) -> None:
+        """Writes all pages; `recognised` holds the paragraphs of those, by number, whose text is in a picture."""
+        for number, page in enumerate(pages, 1):
+            if number in recognised:
+                self._flush()
+                self._last = None
+                for paragraph in recognised[number]:
+                    self._into.add("paragraph", paragraph, number)
+                continue
             at = 0
             while at < len(page):
                 taken = self._table(page, at) if len(page[at]) > 1 else 0
@@ -285,7 +223,7 @@ class _Layout:
         return (
             self._kind == "list"
             and self._texts[-1:] != []
-            and any(text.startswith(f"{value - 1}. ") for text in self._texts)
+            and any(text.startswith(f"{value - 1}. ") for text in reversed(self._texts))
         )
 
     def _near(self, part: Segment, last: Segment) -> bool:
@@ -294,7 +232,7 @@ class _Layout:
     def _continues(self, part: Segment) -> bool:
         """Whether a line goes on with the block before it."""
         last = self._last
-        if last is None or not self._texts or self._kind == "heading":
+        if last is None or not self._texts or self._kind == "heading" or len(self._texts[-1]) > _LONGEST_PARAGRAPH:
             return False
         if abs(last.size - part.size) > 0.15 * self._body:
             return False
@@ -339,7 +277,7 @@ class _Layout:
         """Writes the table that starts at a line; returns how many lines it took, 0 if it is no table."""
         columns = [part.x0 for part in page[at]]
         lines: list[Line] = []
-        for line in page[at:]:
+        for line in itertools.islice(page, at, None):
             gap = lines[-1][0].y - line[0].y if lines else 1.0
             if gap <= 0 or gap > 4 * self._body or any(_column(part, columns) is None for part in line):
                 break

@@ -1,28 +1,38 @@
-"""Files to documents: which reader takes a file, what is wrong with one, its title and the date it states.
+"""Files to documents: which reader takes a file, what is wrong with one, which documents an archive holds.
 
 The readers are in read_*.py; where documents are stored is store.py's business.
 """
 
-import datetime
 import hashlib
-import re
 import secrets
-from collections.abc import Callable
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from index.blocks import TextAssembler, clean
+from index.archive import check_document, member_names, open_archive, unpack
+from index.blocks import MAX_HEADING_CHARACTERS, TextAssembler
 from index.document import DESK_COLLECTION, Document
-from index.errors import SourceError
+from index.errors import LimitError, SourceError
+from index.read_email import read_email
+from index.read_epub import read_epub
 from index.read_html import read_html
+from index.read_json import read_json, read_jsonl
 from index.read_markdown import read_markdown
-from index.read_office import check_office, read_docx, read_xlsx
+from index.read_office import read_docx, read_xlsx
 from index.read_pdf import read_pdf
+from index.read_slides import read_pptx
 from index.read_table import read_csv
+from index.read_text import decode, read_text
+from index.stated import readable_title, says_outdated, stated_date
 
-READERS_VERSION = 1
+READERS_VERSION = 2
 """Raised when a reader's text changes: stored documents are then read again by the next build."""
-MAX_CHARACTERS = 20_000_000
-"""More text than this in one source would take hours to embed on a processor."""
+MAX_NESTING = 3
+"""Archives within archives that are opened, and messages attached to messages."""
+MAX_ARCHIVE_BYTES = 500_000_000
+"""Unpacked, of an archive and all archives in it together."""
 
 FORMATS = {
     ".md": "md",
@@ -32,32 +42,25 @@ FORMATS = {
     ".pdf": "pdf",
     ".docx": "docx",
     ".xlsx": "xlsx",
+    ".pptx": "pptx",
     ".csv": "csv",
     ".txt": "txt",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".eml": "eml",
+    ".epub": "epub",
+    ".zip": "zip",
 }
-"""Suffix to format of every file that can be read."""
+"""Suffix to format of every file that can be read. A zip holds documents of its own: see load_sources."""
+_TABLES = frozenset({"xlsx", "csv", "json", "jsonl"})
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DATE = (
-    r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\s+(?P<month>[A-Za-z]{3,9})\.?,?\s+(?P<year>\d{4})"
-    r"|(?P<month2>[A-Za-z]{3,9})\.?\s+(?P<day2>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<year2>\d{4})"
-    r"|(?P<iso>\d{4}-\d{2}-\d{2})"
-)
-_STATED = (
-    r"(?:last\s+)?(?:reviewed|updated|modified|changed|revised)(?:\s+on)?\s*:?\s*",
-    r"(?:applied|valid|in force)\s+until\s*:?\s*",
-)
-_OUTDATED = re.compile(
-    r"^(?:note:\s*)?(?:out of date|outdated|superseded|obsolete|archived|withdrawn|expired|"
-    r"no longer (?:valid|in force))\b"
-    r"|\b(?:this|the present)\s+(?:\w+\s+){1,3}?(?:applied until|(?:has been|is|was|have been|are)\s+"
-    r"(?:\w+\s+)?(?:superseded|replaced|withdrawn|obsolete|archived|out of date|outdated|"
-    r"no longer (?:valid|in force|current|in use|maintained))|no longer applies|does not apply any ?more)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_OUTDATED_TITLE = re.compile(r"\b(?:superseded|obsolete|outdated|archived|withdrawn|out of date)\b", re.IGNORECASE)
-_HEAD_CHARACTERS = 800
-"""How much of a text counts as its head: what stands further down is about something else."""
+
+@dataclass(frozen=True, slots=True)
+class SourceFailure:
+    """A source that could not be read: its path, as a document's would be, and one sentence that says why."""
+
+    path: str
+    reason: str
 
 
 def document_id(name: str, collection: str) -> str:
@@ -67,35 +70,83 @@ def document_id(name: str, collection: str) -> str:
     return secrets.token_hex(16)
 
 
+def load_sources(path: Path, *, name: str, collection: str, max_bytes: int) -> Iterator[Document | SourceFailure]:
+    """The documents in the file `path`: one, or those of a zip archive as it is unpacked, file by file.
+
+    A member's path is the archive's with its own behind it ("guides.zip/it/a.md"); what cannot be read comes as a
+    SourceFailure in its place. Never raises SourceError. An archive that holds nothing to read is a failure itself.
+    """
+    yield from _sources(path, name, collection, max_bytes, _Allowance(MAX_ARCHIVE_BYTES), 0)
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """How many bytes may still be unpacked."""
+
+    bytes: int
+
+
+def _sources(
+    path: Path, name: str, collection: str, max_bytes: int, allowance: _Allowance, depth: int
+) -> Iterator[Document | SourceFailure]:
+    if (Path(name).suffix or path.suffix).lower() != ".zip":
+        try:
+            yield load_source(path, name=name, collection=collection, max_bytes=max_bytes)
+        except SourceError as error:
+            yield SourceFailure(name, str(error))
+        return
+    try:
+        check_source(path, name, max_bytes)
+        if depth > MAX_NESTING:
+            raise SourceError(f"{name} is an archive more than {MAX_NESTING} archives deep: unpack it and add that.")
+        archive = open_archive(path, name)
+    except SourceError as error:
+        yield SourceFailure(name, str(error))
+        return
+    with archive, tempfile.TemporaryDirectory() as folder:
+        members = member_names(archive)
+        if not members:
+            yield SourceFailure(name, f"{name} holds no files: add an archive that holds some.")
+        for inner, item in members.items():
+            label = f"{name}/{inner}"
+            try:
+                unpacked = _unpacked(archive, item, label, Path(folder), max_bytes, allowance)
+            except SourceError as error:
+                yield SourceFailure(label, str(error))
+                continue
+            yield from _sources(unpacked, label, collection, max_bytes, allowance, depth + 1)
+            unpacked.unlink()
+
+
+def _unpacked(
+    archive: zipfile.ZipFile, item: zipfile.ZipInfo, label: str, folder: Path, max_bytes: int, allowance: _Allowance
+) -> Path:
+    """A member of an archive as a file in `folder`. Raises SourceError for one that may not or cannot be read."""
+    _check_suffix(Path(label).suffix.lower(), label)
+    _check_size(item.file_size, label, max_bytes)
+    allowance.bytes -= item.file_size
+    if allowance.bytes < 0:
+        raise SourceError(
+            f"{label} was left out: with it the archive unpacks to more than {MAX_ARCHIVE_BYTES / 1e6:,.0f} MB. "
+            "Split it."
+        )
+    return unpack(archive, item, label, folder)
+
+
 def load_source(path: Path, *, name: str, collection: str, max_bytes: int) -> Document:
     """The document in the file `path`, called `name` in messages and in its `path` field.
 
     Raises SourceError with one sentence that says what is wrong, with which file, and what to do.
     """
     data_format = check_source(path, name, max_bytes)
+    if data_format == "zip":
+        raise SourceError(f"{name} holds documents of its own: unpack it and add them.")
     into = TextAssembler()
-    try:
-        stated = _READERS[data_format](path, name, into)
-    except SourceError:
-        raise
-    except RecursionError:
-        raise SourceError(f"{name} is nested too deeply to be read: save it in a simpler form.") from None
-    except Exception as error:
-        raise SourceError(
-            f"{name} cannot be read as {data_format} and seems damaged ({type(error).__name__}): open it in "
-            "its own program and save it again."
-        ) from error
+    stated = _read(data_format, path, name, into)
     text = into.text
     if not text:
-        hint = (
-            "it seems to be scanned, so run text recognition (OCR) on it first"
-            if data_format == "pdf"
-            else "add a file that holds some"
-        )
-        raise SourceError(f"{name} has no text in it: {hint}.")
-    if len(text) > MAX_CHARACTERS:
-        raise SourceError(f"{name} holds {len(text):,} characters; the limit is {MAX_CHARACTERS:,}: split it.")
-    title = _title(into, stated, name, data_format)
+        raise SourceError(f"{name} has no text in it{_why_empty(data_format, into)}")
+    title = _title(into, stated, name, data_format)[:MAX_HEADING_CHARACTERS]
     return Document(
         id=document_id(name, collection),
         path=name,
@@ -105,9 +156,36 @@ def load_source(path: Path, *, name: str, collection: str, max_bytes: int) -> Do
         content_hash=file_hash(path),
         collection=collection,
         blocks=tuple(into.blocks),
-        updated=stated_date(text),
+        updated=into.dated or stated_date(text),
         outdated=says_outdated(title, text),
+        notes=tuple(into.notes),
     )
+
+
+def _read(data_format: str, path: Path, name: str, into: TextAssembler) -> str | None:
+    """What the format's reader returns; whatever it raises becomes a SourceError."""
+    try:
+        return _READERS[data_format](path, name, into)
+    except LimitError as error:
+        raise SourceError(f"{name} {error}") from None
+    except SourceError:
+        raise
+    except RecursionError:
+        raise SourceError(f"{name} is nested too deeply to be read: save it in a simpler form.") from None
+    except MemoryError:
+        raise SourceError(f"{name} takes more memory to read than there is: split it.") from None
+    except Exception as error:
+        raise SourceError(
+            f"{name} cannot be read as {data_format} and seems damaged ({type(error).__name__}): open it in "
+            "its own program and save it again."
+        ) from error
+
+
+def _why_empty(data_format: str, into: TextAssembler) -> str:
+    if into.notes:
+        return f". {into.notes[0]}"
+    also = ", nor could any be recognised" if data_format == "pdf" else ""
+    return f"{also}: add a file that holds some."
 
 
 def check_source(path: Path, name: str, max_bytes: int) -> str:
@@ -115,11 +193,19 @@ def check_source(path: Path, name: str, max_bytes: int) -> str:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise SourceError(f"{name} {what}: check the path ({path}).")
-    suffix = Path(name).suffix.lower() or path.suffix.lower()
+    data_format = _check_suffix(Path(name).suffix.lower() or path.suffix.lower(), name)
+    _check_size(path.stat().st_size, name, max_bytes)
+    return data_format
+
+
+def _check_suffix(suffix: str, name: str) -> str:
     if suffix not in FORMATS:
         known = ", ".join(FORMATS)
         raise SourceError(f"{name} has the unsupported format {suffix or '(none)'}: use one of {known}.")
-    size = path.stat().st_size
+    return FORMATS[suffix]
+
+
+def _check_size(size: int, name: str, max_bytes: int) -> None:
     if size == 0:
         raise SourceError(f"{name} is empty (0 bytes): save or upload it again.")
     if size > max_bytes:
@@ -127,7 +213,6 @@ def check_source(path: Path, name: str, max_bytes: int) -> str:
             f"{name} has {size / 1e6:,.1f} MB; the limit is {max_bytes / 1e6:,.1f} MB: split it, or raise "
             "limits.upload_mb in desk.yaml."
         )
-    return FORMATS[suffix]
 
 
 def file_hash(path: Path) -> str:
@@ -136,81 +221,19 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def readable_title(name: str) -> str:
-    """A title from a file's name: "meeting-rooms_2026.csv" becomes "Meeting rooms 2026"."""
-    words = " ".join(re.split(r"[-_\s]+", Path(name).stem)).strip()
-    return words[:1].upper() + words[1:] if words else name
-
-
-def stated_date(text: str) -> str | None:
-    """The ISO date of the line that says when a text was last reviewed, or until when it applied."""
-    for opening in _STATED:
-        for found in re.finditer(rf"\b{opening}(?:{_DATE})", text, re.IGNORECASE):
-            date = _date(found)
-            if date is not None:
-                return date
-    return None
-
-
-def _date(found: re.Match[str]) -> str | None:
-    parts = found.groupdict()
-    try:
-        if parts["iso"]:
-            return datetime.date.fromisoformat(parts["iso"]).isoformat()
-        month = (parts["month"] or parts["month2"]).lower()
-        number = _MONTHS.index(month[:3]) + 1
-        return datetime.date(
-            int(parts["year"] or parts["year2"]), number, int(parts["day"] or parts["day2"])
-        ).isoformat()
-    except ValueError:
-        return None
-
-
-def says_outdated(title: str, text: str) -> bool:
-    """Whether a text says in its title or at its head that it no longer applies."""
-    return bool(_OUTDATED_TITLE.search(title) or _OUTDATED.search(text[:_HEAD_CHARACTERS]))
-
-
 def _title(into: TextAssembler, stated: str | None, name: str, data_format: str) -> str:
     """The first heading of depth 1, else the title that the file states, else its first heading or its name.
 
-    A table's first line is no title, whatever it looks like.
+    A table's first line is no title, whatever it looks like, and a book's first chapter is not the book's.
     """
-    if data_format in ("xlsx", "csv"):
+    if data_format in _TABLES:
         return stated or readable_title(name)
     headings = [block for block in into.blocks if block.kind == "heading"]
     first = next((block for block in headings if block.level == 1), None)
-    if first is None and stated:
+    if stated and (first is None or data_format == "epub"):
         return stated
     first = first or (headings[0] if headings else None)
     return into.text[first.start : first.end] if first else readable_title(name)
-
-
-def decode(data: bytes, name: str) -> str:
-    """The text of a file in UTF-8, UTF-16 with its mark, or Windows-1252. Raises SourceError for others."""
-    encodings = ["utf-16"] if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        controls = sum(text.count(chr(code)) for code in (*range(0, 9), *range(14, 32)))
-        if controls <= max(1, len(text) // 1000):
-            return clean(text)
-    raise SourceError(f"{name} is not text in a known encoding: save it as UTF-8.")
-
-
-def _read_txt(source: str, into: TextAssembler) -> None:
-    """Paragraphs are parted by empty lines; lines that wrap are joined, those of a list or a form are not."""
-    for part in re.split(r"\n[ \t]*\n", source):
-        lines = [line for line in part.split("\n") if line.strip()]
-        item = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s+\S")
-        if sum(bool(item.match(line)) for line in lines) >= max(2, len(lines) / 2):
-            into.add("list", "\n".join(lines))
-        elif len(lines) > 1 and all(len(line) >= 50 for line in lines[:-1]):
-            into.add("paragraph", " ".join(line.strip() for line in lines))
-        else:
-            into.add("paragraph", "\n".join(lines))
 
 
 _Reader = Callable[[Path, str, TextAssembler], str | None]
@@ -225,21 +248,59 @@ def _html(path: Path, name: str, into: TextAssembler) -> str | None:
 
 
 def _csv(path: Path, name: str, into: TextAssembler) -> None:
-    read_csv(decode(path.read_bytes(), name), into)
+    read_csv(decode(path.read_bytes(), name), name, into)
 
 
 def _txt(path: Path, name: str, into: TextAssembler) -> None:
-    _read_txt(decode(path.read_bytes(), name), into)
+    read_text(decode(path.read_bytes(), name), into)
+
+
+def _json(path: Path, name: str, into: TextAssembler) -> str | None:
+    return read_json(decode(path.read_bytes(), name), name, into)
+
+
+def _jsonl(path: Path, name: str, into: TextAssembler) -> None:
+    read_jsonl(decode(path.read_bytes(), name), name, into)
 
 
 def _docx(path: Path, name: str, into: TextAssembler) -> str | None:
-    check_office(path, name)
+    check_document(path, name)
     return read_docx(path, into)
 
 
 def _xlsx(path: Path, name: str, into: TextAssembler) -> str | None:
-    check_office(path, name)
-    return read_xlsx(path, into)
+    check_document(path, name)
+    return read_xlsx(path, name, into)
+
+
+def _pptx(path: Path, name: str, into: TextAssembler) -> str | None:
+    check_document(path, name)
+    return read_pptx(path, into)
+
+
+def _epub(path: Path, name: str, into: TextAssembler) -> str | None:
+    check_document(path, name)
+    return read_epub(path, name, into)
+
+
+def _eml(path: Path, name: str, into: TextAssembler, depth: int = 0) -> str | None:
+    """A message with what is attached to it, which is read from a file of its own like any source."""
+
+    def attached(content: bytes, label: str) -> TextAssembler:
+        data_format = _check_suffix(Path(label).suffix.lower(), label)
+        if data_format == "zip" or not content or depth >= MAX_NESTING:
+            raise SourceError(f"{label} is not read as part of a message: add it alone.")
+        inner = TextAssembler()
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"attached{Path(label).suffix.lower()}"
+            file.write_bytes(content)
+            if data_format == "eml":
+                _eml(file, label, inner, depth + 1)
+            else:
+                _read(data_format, file, label, inner)
+        return inner
+
+    return read_email(path.read_bytes(), name, into, attached)
 
 
 _READERS: dict[str, _Reader] = {
@@ -248,6 +309,11 @@ _READERS: dict[str, _Reader] = {
     "pdf": read_pdf,
     "docx": _docx,
     "xlsx": _xlsx,
+    "pptx": _pptx,
     "csv": _csv,
     "txt": _txt,
+    "json": _json,
+    "jsonl": _jsonl,
+    "eml": _eml,
+    "epub": _epub,
 }

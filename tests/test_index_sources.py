@@ -238,8 +238,8 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "a.exe",
         lambda path: path.write_bytes(b"MZ"),
-        "a.exe has the unsupported format .exe: use one of .md, .markdown, .html, .htm, .pdf, .docx, .xlsx, .csv, "
-        ".txt.",
+        "a.exe has the unsupported format .exe: use one of .md, .markdown, .html, .htm, .pdf, .docx, .xlsx, .pptx, "
+        ".csv, .txt, .json, .jsonl, .eml, .epub, .zip.",
     ),
     (
         "a.pdf",
@@ -248,20 +248,15 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     ("b.pdf", locked_pdf, "b.pdf is protected by a password: save a copy without one and add that."),
     (
-        "c.pdf",
-        empty_pdf,
-        "c.pdf has no text in it: it seems to be scanned, so run text recognition (OCR) on it first.",
-    ),
-    (
         "a.docx",
         lambda path: path.write_bytes(b"PK nothing"),
-        "a.docx is damaged or not an Office file: open it in its program and save it again.",
+        "a.docx is damaged or not what its name says: open it in its program and save it again.",
     ),
     (
         "b.docx",
         lambda path: path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600)),
-        "b.docx is protected by a password or in the old Office format: save it without a password as .docx or "
-        ".xlsx and add it again.",
+        "b.docx is protected by a password or in the old Office format: save it without a password as .docx, "
+        ".xlsx or .pptx and add it again.",
     ),
     (
         "c.docx",

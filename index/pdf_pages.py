@@ -1,0 +1,152 @@
+"""A PDF's pages as PDFium sees them, asked of a process that is bounded in time and memory.
+
+pdf_process.py is that process; a crash or a loop in it costs one file, never the server.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from index.blocks import clean, one_line
+from index.errors import SourceError
+from index.pdf_process import MAX_CHARACTERS, MAX_MEMORY_BYTES, MAX_PAGES, Run
+
+TIMEOUT_S = 150
+"""By the clock; the process stops itself after 120 s of computing."""
+_SCRIPT = Path(__file__).with_name("pdf_process.py")
+_LIGATURES = {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl"}
+
+
+@dataclass(frozen=True, slots=True)
+class PdfPages:
+    """The runs of text on each page; `blank` and `broken` are numbers from 1, of pages that show something but hold
+    no text, and of pages that cannot be loaded."""
+
+    title: str
+    pages: tuple[tuple[Run, ...], ...]
+    blank: tuple[int, ...]
+    broken: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """In PDF points (1/72 inch) from the page's bottom left corner."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+
+def read_pages(path: Path, name: str) -> PdfPages:
+    """The pages of a PDF. Raises SourceError for one that is protected, damaged or over the limits."""
+    found = _ask(name, "text", path)
+    pages = tuple(tuple(_run(run) for run in page) for page in found["pages"])
+    return PdfPages(clean(found["title"]), pages, tuple(found["blank"]), tuple(found["broken"]))
+
+
+def draw_page(path: Path, page: int, image: Path) -> int:
+    """The resolution in dots per inch in which page `page` (from 1) was drawn into `image`, a PGM file.
+
+    Raises SourceError for a page without a sane size, or one that takes too long to draw.
+    """
+    return int(_ask(f"page {page}", "render", path, page, image)["dpi"])
+
+
+def quote_boxes(path: Path, page: int, text: str) -> tuple[Rectangle, ...]:
+    """Where `text`, a quote from page `page` (from 1), stands on it: one rectangle per line; none if not found.
+
+    The quote is compared letter by letter, without white space, hyphens and the marks of lists and tables, since
+    the reader joins lines and writes column names in front of cells. A quote that goes on over the page's end is
+    found up to there. Raises SourceError if the file is no longer readable.
+    """
+    characters = _ask(f"page {page}", "boxes", path, page)["characters"]
+    letters: list[str] = []
+    places: list[Rectangle] = []
+    for character, *corners in characters:
+        for letter in _LIGATURES.get(character, character).lower():
+            if letter.isalnum():
+                letters.append(letter)
+                places.append(Rectangle(*corners))
+    start, length = _find("".join(letters), "".join(letter for letter in text.lower() if letter.isalnum()))
+    return _by_line(places[start : start + length])
+
+
+def pages_named(numbers: Sequence[int]) -> str:
+    """ "Page 3" or "Pages 1, 2 and 7", the first ten of them."""
+    shown = [str(number) for number in numbers[:10]]
+    if len(numbers) > 10:
+        shown.append(f"{len(numbers) - 10} more")
+    return f"Page {shown[0]}" if len(shown) == 1 else f"Pages {', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _find(page: str, quote: str) -> tuple[int, int]:
+    """(start, length) of the quote on the page, else of its longest beginning that ends the page; (0, 0) if none."""
+    start = page.find(quote) if quote else -1
+    if start >= 0:
+        return start, len(quote)
+    for length in range(min(len(quote) - 1, len(page)), 11, -1):
+        if page.endswith(quote[:length]):
+            return len(page) - length, length
+    return 0, 0
+
+
+def _by_line(boxes: Sequence[Rectangle]) -> tuple[Rectangle, ...]:
+    """Boxes joined where the next one goes on to the right at the same height."""
+    lines: list[Rectangle] = []
+    for box in boxes:
+        last = lines[-1] if lines else None
+        if last and box.left >= last.left and box.bottom < last.top and box.top > last.bottom:
+            lines[-1] = Rectangle(
+                last.left, min(last.bottom, box.bottom), max(last.right, box.right), max(last.top, box.top)
+            )
+        else:
+            lines.append(box)
+    return tuple(lines)
+
+
+def _run(run: Sequence[Any]) -> Run:
+    return (str(run[0]), float(run[1]), float(run[2]), float(run[3]), float(run[4]), bool(run[5]))
+
+
+def _ask(name: str, *arguments: object) -> dict[str, Any]:
+    """What pdf_process.py answers. Raises SourceError if it refuses, is stopped or crashes."""
+    command = [sys.executable, "-I", str(_SCRIPT), *(str(part) for part in arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        answer = json.loads(done.stdout) if done.returncode == 0 else {"refused": _cause(done)}
+    except subprocess.TimeoutExpired:
+        answer = {"refused": "time"}
+    except ValueError:
+        answer = {"refused": "damaged"}
+    if "refused" in answer:
+        raise SourceError(f"{name} {_reason(answer['refused'])}")
+    return dict(answer)
+
+
+def _cause(done: "subprocess.CompletedProcess[bytes]") -> str:
+    """Why the process failed: killed for its computing time, out of memory, or crashed on the file.
+
+    PDFium ends its process with a trap or an abort when it gets no memory, as it does for some damaged files.
+    """
+    if done.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+        return "time"
+    return "memory" if done.returncode < 0 or b"MemoryError" in done.stderr else "damaged"
+
+
+def _reason(refused: str) -> str:
+    if refused.startswith("pages "):
+        return f"has {int(refused.split()[1]):,} pages; the limit is {MAX_PAGES:,}: split it."
+    reasons = {
+        "password": "is protected by a password: save a copy without one and add that.",
+        "characters": f"holds more than {MAX_CHARACTERS:,} characters of text: split it.",
+        "size": "has no size that can be drawn: export the PDF again.",
+        "time": f"takes more than {TIMEOUT_S} seconds to read: export it again, or split it.",
+        "memory": f"is damaged, or takes more than {MAX_MEMORY_BYTES / 1e9:.0f} GB of memory to read: export it again.",
+    }
+    return reasons.get(one_line(refused), "is not a readable PDF (it seems damaged): export or download it again.")
