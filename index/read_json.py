@@ -49,8 +49,9 @@ def read_jsonl(source: str, name: str, into: TextAssembler) -> None:
     if wrong and not good:
         raise SourceError(f"{name} holds no line of JSON (line {wrong[0]} is the first that is none): correct it.")
     if wrong:
+        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         shown = ", ".join(str(number) for number in wrong[:10])
-        into.notes.append(f"{len(wrong)} lines are not JSON and were left out: {shown}{' ...' * (len(wrong) > 10)}.")
+        into.notes.append(f"Lines that are not JSON were left out: {shown}{more}.")
 
 
 def _parse(source: str) -> Any:
