@@ -29,11 +29,14 @@ export SWITCHBOARD_REQUIRE_BROWSER
 # The same for the tests that need PostgreSQL's server programs.
 SWITCHBOARD_REQUIRE_POSTGRES ?= $(if $(CI),1,)
 export SWITCHBOARD_REQUIRE_POSTGRES
+# And for the tests of text recognition in scanned pages.
+SWITCHBOARD_REQUIRE_TESSERACT ?= $(if $(CI),1,)
+export SWITCHBOARD_REQUIRE_TESSERACT
 
 NO_PYTHON := Switchboard needs Python 3.11 with its venv module and found none: install it (on Debian 12: \
 apt-get install python3 python3-venv) or name it (make PYTHON=/path/to/python3.11 ...).
 
-.PHONY: help run test test-slow test-gpu check format evaluate lock browser postgres clean
+.PHONY: help run test test-slow test-gpu check format evaluate lock browser postgres tesseract clean
 
 help: ## list the goals
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -41,7 +44,7 @@ help: ## list the goals
 run: $(INSTALLED) ## start the app on port 7860 (the first time: make .venv and build the index)
 	@exec $(BIN)/python -m app $(ARGS)
 
-test: $(INSTALLED) browser postgres ## run the tests, those in a real browser and on a real PostgreSQL included
+test: $(INSTALLED) browser postgres tesseract ## run the tests, those in a real browser and on a real PostgreSQL included
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
@@ -73,44 +76,35 @@ $(INSTALLED): requirements.lock $(BIN)/python
 	$(PIP) install $(PIP_ARGS) -r requirements.lock
 	@touch $@
 
-# Debian's Chromium, where it is missing and may be installed. The browser tests skip themselves without one.
-browser:
-	@for name in chromium chromium-browser google-chrome; do \
-		if command -v "$$name" >/dev/null; then exit 0; fi; \
-	done; \
+# What tests need from Debian, where it is missing and may be installed. Without it these tests skip themselves.
+# 1: name, 2: a command that finds it, 3: packages, 4: the variable of a run that may not skip, 5: what to do before.
+define from_debian
+	@if $(2); then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as_root=(env DEBIAN_FRONTEND=noninteractive); \
 	else as_root=(sudo -n env DEBIAN_FRONTEND=noninteractive); fi; \
+	install() { "$${as_root[@]}" apt-get -q install -y --no-install-recommends "$$@" </dev/null; }; \
 	if command -v apt-get >/dev/null && "$${as_root[@]}" true 2>/dev/null \
-		&& "$${as_root[@]}" apt-get -q update </dev/null \
-		&& "$${as_root[@]}" apt-get -q install -y --no-install-recommends chromium fonts-liberation </dev/null; \
+		&& "$${as_root[@]}" apt-get -q update </dev/null $(5) && install $(3); \
 	then exit 0; fi; \
-	if [ -n "$$SWITCHBOARD_REQUIRE_BROWSER" ]; then \
-		echo "No Chromium could be installed, and this run may not skip the browser tests (CI or" \
-			"SWITCHBOARD_REQUIRE_BROWSER is set)." >&2; exit 1; fi; \
-	echo "No Chromium could be installed: the browser tests will be skipped. As root:" \
-		"apt-get install chromium" >&2
+	if [ -n "$$$(4)" ]; then \
+		echo "No $(1) could be installed, and this run may not skip the tests that need it (CI or $(4) is set)." >&2; \
+		exit 1; fi; \
+	echo "No $(1) could be installed: the tests that need it will be skipped. As root: apt-get install $(3)" >&2
+endef
 
-# Debian's PostgreSQL, where it is missing and may be installed. The tests start a server of their own, in a folder of
-# their own, so no cluster is made beside it. The tests that need it skip themselves without one.
+browser:
+	$(call from_debian,Chromium,command -v chromium chromium-browser google-chrome >/dev/null,\
+		chromium fonts-liberation,SWITCHBOARD_REQUIRE_BROWSER)
+
+# The tests start a server of their own, in a folder of their own, so no cluster is made beside it.
 postgres:
-	@for folder in /usr/lib/postgresql/*/bin /usr/local/pgsql/bin; do \
-		if [ -x "$$folder/initdb" ]; then exit 0; fi; \
-	done; \
-	if command -v initdb >/dev/null; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ]; then as_root=(env DEBIAN_FRONTEND=noninteractive); \
-	else as_root=(sudo -n env DEBIAN_FRONTEND=noninteractive); fi; \
-	if command -v apt-get >/dev/null && "$${as_root[@]}" true 2>/dev/null \
-		&& "$${as_root[@]}" apt-get -q update </dev/null \
-		&& "$${as_root[@]}" apt-get -q install -y --no-install-recommends postgresql-common </dev/null \
+	$(call from_debian,PostgreSQL,compgen -G '/usr/lib/postgresql/*/bin/initdb' || compgen -G '/usr/local/pgsql/bin/initdb' \
+		|| command -v initdb >/dev/null,postgresql,SWITCHBOARD_REQUIRE_POSTGRES,&& install postgresql-common \
 		&& "$${as_root[@]}" sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' \
-			/etc/postgresql-common/createcluster.conf \
-		&& "$${as_root[@]}" apt-get -q install -y --no-install-recommends postgresql </dev/null; \
-	then exit 0; fi; \
-	if [ -n "$$SWITCHBOARD_REQUIRE_POSTGRES" ]; then \
-		echo "No PostgreSQL could be installed, and this run may not skip the tests that need it (CI or" \
-			"SWITCHBOARD_REQUIRE_POSTGRES is set)." >&2; exit 1; fi; \
-	echo "No PostgreSQL could be installed: the tests that need it will be skipped. As root:" \
-		"apt-get install postgresql" >&2
+			/etc/postgresql-common/createcluster.conf)
+
+tesseract:
+	$(call from_debian,Tesseract,command -v tesseract >/dev/null,tesseract-ocr,SWITCHBOARD_REQUIRE_TESSERACT)
 
 # A fresh environment is resolved, so that the lock holds what the two files need and nothing else. Left out:
 # pip itself, and the CUDA packages, which torch's default build for Linux pins by itself.

@@ -19,7 +19,9 @@ from index.pdf_process import MAX_CHARACTERS, MAX_MEMORY_BYTES, MAX_PAGES, Run
 TIMEOUT_S = 150
 """By the clock; the process stops itself after 120 s of computing."""
 _SCRIPT = Path(__file__).with_name("pdf_process.py")
-_LIGATURES = {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl"}
+LIGATURES = str.maketrans({"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl"})
+_LEAST_LETTERS = 11
+"""A shorter beginning of a quote at a page's end may be there by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,39 +63,53 @@ def draw_page(path: Path, page: int, image: Path) -> int:
 def quote_boxes(path: Path, page: int, text: str) -> tuple[Rectangle, ...]:
     """Where `text`, a quote from page `page` (from 1), stands on it: one rectangle per line; none if not found.
 
-    The quote is compared letter by letter, without white space, hyphens and the marks of lists and tables, since
-    the reader joins lines and writes column names in front of cells. A quote that goes on over the page's end is
-    found up to there. Raises SourceError if the file is no longer readable.
+    Points count from the bottom left of the page as it was before a /Rotate turns it. The quote is compared letter by
+    letter, without white space, hyphens and marks, since the reader joins lines; of a table row ("Column: value; ...")
+    the values count. A quote that goes on over the page's end is found up to there. Nothing is found on a scanned
+    page. Raises SourceError if the file is no longer readable.
     """
-    characters = _ask(f"page {page}", "boxes", path, page)["characters"]
     letters: list[str] = []
     places: list[Rectangle] = []
-    for character, *corners in characters:
-        for letter in _LIGATURES.get(character, character).lower():
-            if letter.isalnum():
-                letters.append(letter)
-                places.append(Rectangle(*corners))
-    start, length = _find("".join(letters), "".join(letter for letter in text.lower() if letter.isalnum()))
-    return _by_line(places[start : start + length])
+    for character, *corners in _ask(f"page {page}", "boxes", path, page)["characters"]:
+        for letter in _letters(character):
+            letters.append(letter)
+            places.append(Rectangle(*corners))
+    spans = _find("".join(letters), text)
+    return tuple(line for start, end in spans for line in _by_line(places[start:end]))
 
 
 def pages_named(numbers: Sequence[int]) -> str:
-    """ "Page 3" or "Pages 1, 2 and 7", the first ten of them."""
+    """ "3" or "1, 2 and 7"; beyond the first ten their number only."""
     shown = [str(number) for number in numbers[:10]]
     if len(numbers) > 10:
         shown.append(f"{len(numbers) - 10} more")
-    return f"Page {shown[0]}" if len(shown) == 1 else f"Pages {', '.join(shown[:-1])} and {shown[-1]}"
+    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
 
 
-def _find(page: str, quote: str) -> tuple[int, int]:
-    """(start, length) of the quote on the page, else of its longest beginning that ends the page; (0, 0) if none."""
+def _letters(text: str) -> str:
+    """The letters and digits of a text in lower case, ligatures written out."""
+    return "".join(letter for letter in text.translate(LIGATURES).lower() if letter.isalnum())
+
+
+def _find(page: str, text: str) -> list[tuple[int, int]]:
+    """Spans (start, end) of a quote in a page's letters: as a whole, else its longest beginning that ends the page,
+    else those of a table row's values, in order."""
+    quote = _letters(text)
     start = page.find(quote) if quote else -1
     if start >= 0:
-        return start, len(quote)
-    for length in range(min(len(quote) - 1, len(page)), 11, -1):
+        return [(start, start + len(quote))]
+    for length in range(min(len(quote) - 1, len(page)), _LEAST_LETTERS, -1):
         if page.endswith(quote[:length]):
-            return len(page) - length, length
-    return 0, 0
+            return [(len(page) - length, len(page))]
+    spans: list[tuple[int, int]] = []
+    at = 0
+    for field in text.split("; "):
+        value = _letters(field.partition(": ")[2]) or _letters(field)
+        start = page.find(value, at) if value else -1
+        if start >= 0:
+            at = start + len(value)
+            spans.append((start, at))
+    return spans if text.count(": ") and spans else []
 
 
 def _by_line(boxes: Sequence[Rectangle]) -> tuple[Rectangle, ...]:
@@ -101,7 +117,7 @@ def _by_line(boxes: Sequence[Rectangle]) -> tuple[Rectangle, ...]:
     lines: list[Rectangle] = []
     for box in boxes:
         last = lines[-1] if lines else None
-        if last and box.left >= last.left and box.bottom < last.top and box.top > last.bottom:
+        if last and box.left >= last.left and last.bottom < (box.bottom + box.top) / 2 < last.top:
             lines[-1] = Rectangle(
                 last.left, min(last.bottom, box.bottom), max(last.right, box.right), max(last.top, box.top)
             )

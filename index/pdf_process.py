@@ -66,10 +66,11 @@ def text(path: Path) -> dict[str, Any]:
 
 
 def boxes(path: Path, number: int) -> dict[str, Any]:
-    """{"characters": [[character, left, bottom, right, top], ...]} of page `number` (from 1), in the file's order."""
+    """{"characters": [[character, left, bottom, right, top], ...]} of page `number` (from 1), in the file's
+    order: as high as the font's lines, as wide as the step to the next character."""
     import pypdfium2.raw as raw
 
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    box = raw.FS_RECTF()
     found: list[tuple[str, float, float, float, float]] = []
     with (
         _opened(path) as document,
@@ -77,8 +78,8 @@ def boxes(path: Path, number: int) -> dict[str, Any]:
         contextlib.closing(page.get_textpage()) as words,
     ):
         for index in range(raw.FPDFText_CountChars(words)):
-            raw.FPDFText_GetCharBox(words, index, left, right, bottom, top)
-            found.append((_character(raw, words, index), left.value, bottom.value, right.value, top.value))
+            raw.FPDFText_GetLooseCharBox(words, index, box)
+            found.append((_character(raw, words, index), box.left, box.bottom, box.right, box.top))
     return {"characters": found}
 
 

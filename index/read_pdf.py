@@ -12,10 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from index.blocks import TextAssembler, one_line, row_text
-from index.pdf_pages import pages_named, read_pages
+from index.pdf_pages import LIGATURES, pages_named, read_pages
 from index.recognise import recognise_pages
 
-_LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"})
 _BULLET = re.compile(r"[•◦▪●○■□‣∙·\u2013\-*]\s+(?=\S)")
 _LONE_BULLET = re.compile(r"[•◦▪●○■□‣∙]")
 _NUMBER = re.compile(r"\(?(\d{1,2}|[a-z])[.)]\s+(?=\S)")
@@ -53,7 +52,7 @@ def read_pdf(path: Path, name: str, into: TextAssembler) -> str | None:
     """
     read = read_pages(path, name)
     if read.broken:
-        into.notes.append(f"{pages_named(read.broken)} cannot be read (damaged) and was left out.")
+        into.notes.append(f"Damaged pages were left out: {pages_named(read.broken)}.")
     lines = [_lines([Segment(run[0], number, *run[1:]) for run in runs]) for number, runs in enumerate(read.pages, 1)]
     pages = _without_running_titles(lines)
     sizes = Counter[float]()
@@ -318,4 +317,4 @@ def _column(part: Segment, columns: list[float]) -> int | None:
 def one_line_soft(text: str) -> str:
     """`text` on one line with ligatures written out; a soft hyphen at its end stays for the joining."""
     tail = "\u00ad" if text.rstrip().endswith("\u00ad") else ""
-    return one_line(text.translate(_LIGATURES)) + tail
+    return one_line(text.translate(LIGATURES)) + tail

@@ -40,8 +40,8 @@ def recognise_pages(path: Path, pages: Sequence[int], notes: list[str]) -> dict[
         return {}
     if tesseract() is None:
         notes.append(
-            f"{pages_named(pages)} held no text but a picture of it, and was left out: install Tesseract "
-            "(on Debian: apt-get install tesseract-ocr) and add the file again."
+            f"Scanned pages were left out, since no text recognition is installed: {pages_named(pages)}. Install "
+            "Tesseract (on Debian: apt-get install tesseract-ocr) and add the file again."
         )
         return {}
     found: dict[int, list[str]] = {}
@@ -54,9 +54,9 @@ def recognise_pages(path: Path, pages: Sequence[int], notes: list[str]) -> dict[
                 failed.append(page)
     read = [page for page, paragraphs in found.items() if paragraphs]
     if read:
-        notes.append(f"{pages_named(read)} was read by text recognition: its words may be wrong here and there.")
+        notes.append(f"Words may be wrong on pages that were read by text recognition: {pages_named(read)}.")
     if failed:
-        notes.append(f"{pages_named(failed)} could not be drawn or recognised, and was left out.")
+        notes.append(f"Scanned pages that could not be recognised were left out: {pages_named(failed)}.")
     if len(pages) > MAX_PAGES:
         notes.append(f"Text was recognised on the first {MAX_PAGES} scanned pages; {len(pages) - MAX_PAGES} were not.")
     return found

@@ -1,0 +1,215 @@
+"""Files that are made to break a reader: each is written by a function, since most are large once they are unpacked.
+
+Small ones that once broke something lie in tests/hostile/.
+"""
+
+import base64
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docx
+import openpyxl
+import pptx
+
+LAUGHS = "".join(
+    f'<!ENTITY l{level} "{f"&l{level - 1};" * 10}">' if level else '<!ENTITY l0 "ha">' for level in range(12)
+)
+"""Entities that come to two million million characters when they are written out."""
+BILLION = f"<!DOCTYPE x [{LAUGHS}]>"
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def docx_bytes() -> bytes:
+    file, document = io.BytesIO(), docx.Document()
+    document.add_paragraph("A paragraph.")
+    document.save(file)
+    return file.getvalue()
+
+
+def xlsx_bytes() -> bytes:
+    file, book = io.BytesIO(), openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["a", "b"])
+    sheet.append([1, 2])
+    book.save(file)
+    return file.getvalue()
+
+
+def pptx_bytes() -> bytes:
+    file, deck = io.BytesIO(), pptx.Presentation()
+    deck.slides.add_slide(deck.slide_layouts[0]).shapes.title.text = "A title"
+    deck.save(file)
+    return file.getvalue()
+
+
+def epub_bytes(page: bytes, package: bytes | None = None) -> bytes:
+    container = b'<container><rootfiles><rootfile full-path="p.opf"/></rootfiles></container>'
+    plain = (
+        b'<package><manifest><item id="a" href="a.xhtml" media-type="application/xhtml+xml"/></manifest>'
+        b'<spine><itemref idref="a"/></spine></package>'
+    )
+    return zip_of({"META-INF/container.xml": container, "p.opf": package or plain, "a.xhtml": page})
+
+
+def changed(archive: bytes, member: str, change: Callable[[bytes], bytes]) -> bytes:
+    """An archive with one member changed."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        members = {item.filename: source.read(item) for item in source.infolist()}
+    return zip_of(members | {member: change(members[member])})
+
+
+def with_laughs(xml: bytes) -> bytes:
+    """An XML file that opens with a billion laughs and uses them in its first text."""
+    head, mark, rest = xml.partition(b"?>\n") if xml.startswith(b"<?xml") else (b"", b"", xml)
+    if not mark and xml.startswith(b"<?xml"):
+        head, mark, rest = xml.partition(b"?>")
+    return head + mark + BILLION.encode() + rest.replace(b"A paragraph.", b"&l11;").replace(b"A title", b"&l11;")
+
+
+def pdf_of(content: bytes, box: str = "0 0 600 800", pages: int = 1) -> bytes:
+    """A PDF with one packed content stream that all its pages share."""
+    stream = zlib.compress(content)
+    kids = " ".join(f"{number} 0 R" for number in range(5, 5 + pages))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        f"<</Type/Pages/Kids[{kids}]/Count {pages}>>".encode(),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(stream), stream),
+    ]
+    page = f"<</Type/Page/Parent 2 0 R/MediaBox[{box}]/Contents 4 0 R/Resources<</Font<</F 3 0 R>>>>>>".encode()
+    objects += [page] * pages
+    file = bytearray(b"%PDF-1.4\n")
+    places = []
+    for number, body in enumerate(objects, 1):
+        places.append(len(file))
+        file += b"%d 0 obj%s endobj\n" % (number, body)
+    start = len(file)
+    file += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    file += b"".join(b"%010d 00000 n \n" % place for place in places)
+    file += b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, start)
+    return bytes(file)
+
+
+def sheet_with(cells: str) -> bytes:
+    return changed(
+        xlsx_bytes(),
+        "xl/worksheets/sheet1.xml",
+        lambda _: (
+            '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+            f"{cells}</sheetData></worksheet>"
+        ).encode(),
+    )
+
+
+def nested_message(levels: int) -> bytes:
+    head = b"Subject: x\n" + b"".join(
+        b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (level, level) for level in range(levels)
+    )
+    return head + b"Content-Type: text/plain\n\nInside.\n" + b"line\n" * 1000
+
+
+CASES: dict[str, Callable[[], bytes]] = {
+    # Archives
+    "bomb.zip": lambda: zip_of({f"{number}.txt": bytes(9_000_000) for number in range(20)}),
+    "bomb-in-bomb.zip": lambda: zip_of({"a.zip": zip_of({"b.zip": zip_of({"c.txt": bytes(50_000_000)})})}),
+    "bomb.docx": lambda: zip_of({"word/document.xml": bytes(90_000_000)}),
+    "bomb.xlsx": lambda: zip_of({"xl/workbook.xml": bytes(90_000_000)}),
+    "bomb.pptx": lambda: zip_of({"ppt/presentation.xml": bytes(90_000_000)}),
+    "bomb.epub": lambda: epub_bytes(bytes(90_000_000)),
+    "lies-about-its-size.zip": lambda: zip_of({"a.txt": b"text " * 1000}).replace(
+        (5000).to_bytes(4, "little"), (50).to_bytes(4, "little")
+    ),
+    # XML
+    "laughs.docx": lambda: changed(docx_bytes(), "word/document.xml", with_laughs),
+    "laughs.pptx": lambda: changed(pptx_bytes(), "ppt/slides/slide1.xml", with_laughs),
+    "laughs.xlsx": lambda: changed(
+        xlsx_bytes(),
+        "xl/worksheets/sheet1.xml",
+        lambda _: (
+            f'{BILLION}<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+            '<row r="1"><c r="A1" t="inlineStr"><is><t>&l11;</t></is></c></row></sheetData></worksheet>'
+        ).encode(),
+    ),
+    "laughs-in-strings.xlsx": lambda: changed(xlsx_bytes(), "xl/sharedStrings.xml", lambda _: (
+        f'{BILLION}<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><si><t>&l11;</t></si></sst>'
+    ).encode()),
+    "laughs-in-styles.xlsx": lambda: changed(xlsx_bytes(), "xl/styles.xml", lambda xml: BILLION.encode() + xml),
+    "laughs.epub": lambda: epub_bytes(f"{BILLION}<html><body><p>Text &l11;</p></body></html>".encode()),
+    "laughs-in-package.epub": lambda: epub_bytes(b"<p>x", f"{BILLION}<package>&l11;</package>".encode()),
+    "laughs.html": lambda: f"{BILLION}<html><body><p>Text &l11;</p></body></html>".encode(),
+    "laughs-in-svg.html": lambda: f"<p>Text<svg>{BILLION}<text>&l11;</text></svg>".encode(),
+    "file-entity.docx": lambda: changed(docx_bytes(), "word/document.xml", lambda xml: xml.replace(
+        b"?>", b'?><!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/hostname">]>', 1
+    ).replace(b"A paragraph.", b"Text &f;")),
+    "many-styles.xlsx": lambda: changed(xlsx_bytes(), "xl/styles.xml", lambda xml: xml.replace(
+        b"</cellXfs>", b"<xf/>" * 2_000_000 + b"</cellXfs>"
+    )),
+    # Rows and columns
+    "far-row.xlsx": lambda: sheet_with('<row r="2000000000"><c r="A2000000000"><v>1</v></c></row>'),
+    "wide-rows.xlsx": lambda: sheet_with("".join(f'<row r="{r}"><c r="XFD{r}"><v>1</v></c></row>' for r in range(1, 900))),
+    "wide.csv": lambda: "\n".join(",".join(f"c{column}" for column in range(10_000)) for _ in range(30)).encode(),
+    "wider.csv": lambda: b"\n".join([b"," * 100_000] * 60),
+    "one-line.csv": lambda: b"word " * 10_000_000,
+    "one-field.csv": lambda: b'"' + b"word " * 4_000_000 + b'"',
+    # Depth
+    "deep.html": lambda: b"<div>" * 100_000 + b"x",
+    "deep-wrong-ends.html": lambda: b"<div>" * 50_000 + b"</p>" * 50_000,
+    "deep-spans.html": lambda: b"<span>" * 100_000 + b"x",
+    "deep-lists.html": lambda: b"<ul><li>" * 50_000 + b"x",
+    "deep-tables.html": lambda: b"<table><tr><td>" * 30_000 + b"x",
+    "many-tags.html": lambda: b"<b>x</b>" * 400_000,
+    "deep.json": lambda: b"[" * 100_000 + b"]" * 100_000,
+    "deep-objects.json": lambda: b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "deep-but-parsed.json": lambda: b'{"a":' * 900 + b"1" + b"}" * 900,
+    "many-values.json": lambda: b"[" + b"[]," * 3_000_000 + b"1]",
+    "deep-line.jsonl": lambda: b'{"a": 1}\n' + b"[" * 100_000 + b"\n" + b'{"a":' * 900 + b"1" + b"}" * 900,
+    "big-number.json": lambda: b'{"a": ' + b"9" * 1_000_000 + b"}",
+    "deep.eml": lambda: nested_message(3000),
+    "quotes.md": lambda: b"> " * 100_000 + b"x",
+    "brackets.md": lambda: b"[" * 200_000,
+    "images.md": lambda: b"![[]()" * 100_000,
+    "table.md": lambda: b"|a|b|\n|-|-|\n" * 200_000,
+    "front-matter.md": lambda: b"---\n" + b"".join(
+        b"k%d: &k%d [%s]\n" % (n, n, b",".join([b"*k%d" % (n - 1)] * 10) if n else b"x") for n in range(12)
+    ) + b"title: *k11\n---\nText.",
+    "front-matter-long.md": lambda: b"---\n" + b"key: value\n" * 300_000 + b"---\nText.",
+    # Encodings and text
+    "broken-utf8.txt": lambda: b"Caf\xc3 \xff\xfe \x81\x8d text",
+    "utf16-half.txt": lambda: b"\xff\xfeT\0e\0x\0t\0\0\xd8.",
+    "nul.md": lambda: b"# Title\0\n\nText \0\0.",
+    "binary.csv": lambda: bytes(range(256)) * 100,
+    "one-line.txt": lambda: b"One sentence follows the next. " * 100_000,
+    "dots.txt": lambda: b"." * 2_000_000,
+    "no-spaces.txt": lambda: base64.b64encode(bytes(range(256)) * 8_000),
+    "long-heading.md": lambda: b"# " + b"word " * 1_000_000,
+    "unseen.txt": lambda: "\u202e\u200b".encode() * 100_000 + b"Text.",
+    "scripts.html": lambda: b"<p onclick='x()'>Text<script>" + b"alert(1);" * 200_000 + b"</script><style>a{}</style>",
+    "long-header.eml": lambda: b"Content-Type: text/plain; " + b'a="b";' * 100_000 + b"\nSubject: x\n\nText.",
+    "many-headers.eml": lambda: b"".join(b"X-%d: y\n" % number for number in range(200_000)) + b"Subject: s\n\nText.",
+    "wrong-headers.eml": lambda: b"Subject: =?utf-9?b?!!!?= =?x?q?=\nDate: yesterday\nFrom: \xff\xfe <\n"
+    b"Content-Type: text/plain; charset=none\nContent-Transfer-Encoding: base64\n\n!!!Text",
+    # PDF
+    "many-pages.pdf": lambda: pdf_of(b"BT /F 12 Tf 72 700 Td (Text.) Tj ET", pages=10_000),
+    "huge-page.pdf": lambda: pdf_of(b"BT /F 12 Tf 72 700 Td (Text.) Tj ET", box="0 0 1e12 1e12"),
+    "no-size.pdf": lambda: pdf_of(b"0 0 9 9 re f", box="0 0 0 0"),
+    "flate-bomb.pdf": lambda: pdf_of(b"q Q " * 60_000_000),
+    "text-bomb.pdf": lambda: pdf_of(b"BT /F 1 Tf " + b"(aaaaaaaaaaaaaaaaaaaaaaaaaaaa) Tj " * 2_000_000 + b"ET"),
+    "one-long-line.pdf": lambda: pdf_of(b"BT /F 1 Tf " + b"(a) Tj 9 0 Td " * 100_000 + b"ET"),
+}
+"""Name (its suffix is the format) to content."""
+
+
+def corpus() -> Iterator[Path]:
+    """The small files that once broke a reader."""
+    yield from sorted(path for path in (Path(__file__).parent / "hostile").iterdir() if path.suffix != ".py")
