@@ -13,6 +13,8 @@ MAX_UNPACKED_BYTES = 200_000_000
 MAX_TREE_BYTES = 40_000_000
 """Of XML that is held as a tree, which takes about twenty times as much memory. A Word file of 1,000 pages has 10
 million; a workbook's sheets and strings are read as they come and do not count."""
+MAX_STREAMED_TAGS = 8_000_000
+"""In a workbook's sheets and strings: about two million filled cells, which take ten seconds."""
 MAX_ENTRIES = 10_000
 MAX_RATIO = 200
 """Above these a file is a zip bomb or near enough: ordinary ones unpack to 3 to 20 times their size."""
@@ -21,10 +23,11 @@ _RATIO_FROM_BYTES = 5_000_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What documents use. The other methods may ask for gigabytes of memory in a few bytes."""
 _STREAMED = re.compile(r"xl/(worksheets/|sharedStrings\.xml)")
-_STYLES_FACTOR = 4
+_STYLES_FACTOR = 16
 """Each style becomes an object of about a kilobyte, for twelve bytes or more in the file."""
 _MAX_NAME = 150
 _MAX_FOLDERS = 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 
 
@@ -40,15 +43,30 @@ def check_document(path: Path, name: str) -> None:
     if not zipfile.is_zipfile(path):
         raise SourceError(f"{name} is damaged or not what its name says: open it in its program and save it again.")
     with open_archive(path, name) as archive:
+        tags = sum(_tags(archive, item) for item in archive.infolist() if _STREAMED.match(item.filename))
         trees = sum(
             item.file_size * (_STYLES_FACTOR if item.filename.lower().endswith("styles.xml") else 1)
             for item in archive.infolist()
             if item.filename.lower().endswith((".xml", ".rels")) and not _STREAMED.match(item.filename)
         )
+    if tags > MAX_STREAMED_TAGS:
+        raise SourceError(f"{name} holds more than two million cells: split it or keep what is looked up in it.")
     if trees > MAX_TREE_BYTES:
         raise SourceError(
             f"{name} holds more than {MAX_TREE_BYTES / 1e6:,.0f} MB of XML: split it or save it as text or PDF."
         )
+
+
+def _tags(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
+    """How many tags a part has, read in pieces: a parser takes a hundred times as long to find out."""
+    count = 0
+    try:
+        with archive.open(item) as part:
+            while piece := part.read(1_000_000):
+                count += piece.count(b"<") - piece.count(b"</")
+    except _DAMAGED:
+        return 0  # what is wrong with it is said by whoever reads it
+    return count
 
 
 def open_archive(path: Path, name: str) -> zipfile.ZipFile:
@@ -116,7 +134,7 @@ def unpack(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str, folder: P
     try:
         with archive.open(item) as source, file.open("wb") as target:
             shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError):
+    except _DAMAGED:
         file.unlink(missing_ok=True)
         raise SourceError(f"{name} is damaged in the archive: pack it again.") from None
     return file

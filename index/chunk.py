@@ -243,8 +243,10 @@ def _word_runs(text: str, start: int, end: int, limit: int, count: CountTokens) 
     runs: list[Span] = []
     longest = limit * _CHARACTERS_PER_TOKEN
     while count(text[start : min(end, start + longest + 1)]) > limit:
-        low, high = start + 1, min(end, start + longest)
-        while low < high:  # the longest prefix that fits, by bisection
+        low, high = start + 1, start + limit
+        while high < min(end, start + longest) and count(text[start:high]) <= limit:
+            low, high = high, min(end, start + longest, 2 * high - start)
+        while low < high:  # the longest prefix that fits: doubled until one does not, then by bisection
             middle = (low + high + 1) // 2
             low, high = (middle, high) if count(text[start:middle]) <= limit else (low, middle - 1)
         space = max((text.rfind(blank, start + 1, low + 1) for blank in " \n"), default=-1)

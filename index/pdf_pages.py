@@ -14,7 +14,7 @@ from typing import Any
 
 from index.blocks import clean, one_line
 from index.errors import SourceError
-from index.pdf_process import MAX_CHARACTERS, MAX_MEMORY_BYTES, MAX_PAGES, Run
+from index.pdf_process import MAX_CHARACTERS, MAX_MEMORY_BYTES, MAX_PAGES, MAX_RUNS, Run
 
 TIMEOUT_S = 150
 """By the clock; the process stops itself after 120 s of computing."""
@@ -161,6 +161,7 @@ def _reason(refused: str) -> str:
     reasons = {
         "password": "is protected by a password: save a copy without one and add that.",
         "characters": f"holds more than {MAX_CHARACTERS:,} characters of text: split it.",
+        "lines": f"holds more than {MAX_RUNS:,} lines and cells of tables: split it.",
         "size": "has no size that can be drawn: export the PDF again.",
         "time": f"takes more than {TIMEOUT_S} seconds to read: export it again, or split it.",
         "memory": f"is damaged, or takes more than {MAX_MEMORY_BYTES / 1e9:.0f} GB of memory to read: export it again.",

@@ -18,6 +18,8 @@ from typing import Any
 
 MAX_PAGES = 5_000
 MAX_CHARACTERS = 20_000_000
+MAX_RUNS = 500_000
+"""Lines and cells of all pages."""
 MAX_MEMORY_BYTES = 3_000_000_000
 """Address space, not resident memory: PDFium reserves more than it uses."""
 CPU_S = 120
@@ -33,7 +35,7 @@ Run = tuple[str, float, float, float, float, bool]
 
 
 class RefusedError(Exception):
-    """The file cannot be read; the message is "password", "damaged", "pages N", "characters" or "size"."""
+    """The file cannot be read; the message is "password", "damaged", "pages N", "characters", "lines" or "size"."""
 
 
 def text(path: Path) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def text(path: Path) -> dict[str, Any]:
     pages: list[list[Run]] = []
     blank: list[int] = []
     broken: list[int] = []
-    characters = 0
+    characters = lines = 0
     with _opened(path) as document:
         title = document.get_metadata_value("Title")
         for number in range(len(document)):
@@ -59,6 +61,9 @@ def text(path: Path) -> dict[str, Any]:
                 if characters > MAX_CHARACTERS:
                     raise RefusedError("characters")
                 pages[-1] = _runs(raw, words)
+                lines += len(pages[-1])
+                if lines > MAX_RUNS:
+                    raise RefusedError("lines")
                 shows = raw.FPDFPage_CountObjects(page) > 0
             if shows and not any(letter.isalnum() for run in pages[-1] for letter in run[0]):
                 blank.append(number + 1)

@@ -29,6 +29,8 @@ _INLINE = frozenset(
     )
 )
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]*)")
+_INTERNAL_SUBSET = re.compile(r"<!DOCTYPE[^>\[]*\[[^\]]*\]\s*>")
+"""Declarations of entities, which XHTML may hold; what HTML's parser does not know of it, it takes for text."""
 _CLOSED_BY_ITSELF = frozenset(
     re.findall(
         r"\w+",
@@ -45,7 +47,7 @@ def read_html(source: str, into: TextAssembler) -> str | None:
     Raises LimitError for more than MAX_TAGS tags, RecursionError for a page that is nested too deeply.
     """
     _check(source)
-    soup = BeautifulSoup(source, _PARSER)
+    soup = BeautifulSoup(_INTERNAL_SUBSET.sub("", source, count=1), _PARSER)
     title = one_line(soup.title.get_text()) if soup.title else ""
     _Walker(into).walk(soup.body or soup)
     return title or None

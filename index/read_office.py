@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from index.errors import LimitError
 from index.read_table import add_table
 from index.stated import readable_title
 
-MAX_PARTS = 400_000
-"""Paragraphs and cells of a Word file: about 10,000 pages of them."""
-MAX_CELLS = 4_000_000
+MAX_PARTS = 200_000
+"""Paragraphs and cells of a Word file: about 5,000 pages of them."""
+MAX_CELLS = 3_000_000
 """Cells of a workbook that are read, empty ones between filled ones included."""
 _DEEPEST_LEVEL = 8
 """Of lists, from 0: Word has nine levels, a file can state any."""
@@ -30,7 +30,8 @@ def read_docx(path: Path, into: TextAssembler) -> str | None:
     if sum(1 for _ in document.element.iter(qn("w:p"), qn("w:tc"))) > MAX_PARTS:
         raise LimitError(f"has more than {MAX_PARTS:,} paragraphs and cells: split it.")
     numbering = _Numbering(document)
-    titled = any(paragraph.style.name == "Title" for paragraph in document.paragraphs if paragraph.style)
+    style_of = _style_names(document)
+    titled = any(style_of(paragraph) == "Title" for paragraph in document.paragraphs)
     lines: list[str] = []
 
     def flush() -> None:
@@ -44,7 +45,7 @@ def read_docx(path: Path, into: TextAssembler) -> str | None:
             into.table(list(_docx_rows(item)))
             continue
         text = one_line(item.text) if not item.text.count("\n") else item.text
-        style = str(item.style.name or "") if item.style is not None else ""
+        style = style_of(item)
         level = _heading_level(style, titled)
         mark = numbering.mark(item, style)
         if not text.strip():
@@ -57,6 +58,17 @@ def read_docx(path: Path, into: TextAssembler) -> str | None:
     flush()
     title = one_line(document.core_properties.title or "")
     return title if title and title != "Word Document" else None
+
+
+def _style_names(document: Any) -> Callable[[Any], str]:
+    """A function that gives the name of a paragraph's style; python-docx looks through all styles for each."""
+    from docx.enum.style import WD_STYLE_TYPE
+
+    kind = WD_STYLE_TYPE.PARAGRAPH
+    names = {style.style_id: str(style.name or "") for style in document.styles if style.type == kind}
+    default = document.styles.default(kind)
+    usual = str(default.name or "") if default is not None else ""
+    return lambda paragraph: names.get(paragraph._p.style, usual)
 
 
 def _docx_rows(table: Any) -> Iterator[list[str]]:
@@ -120,8 +132,9 @@ class _Numbering:
         return f"{indent}{self._counts[depth]}. "
 
     def _level(self, paragraph: Any, style: str) -> tuple[int, str | None]:
-        number = paragraph._p.xpath("string(./w:pPr/w:numPr/w:numId/@w:val)")
-        depth = paragraph._p.xpath("string(./w:pPr/w:numPr/w:ilvl/@w:val)") or "0"
+        numbered = paragraph._p.pPr is not None
+        number = paragraph._p.xpath("string(./w:pPr/w:numPr/w:numId/@w:val)") if numbered else ""
+        depth = (paragraph._p.xpath("string(./w:pPr/w:numPr/w:ilvl/@w:val)") if numbered else "") or "0"
         if number and number != "0":
             return min(int(depth), _DEEPEST_LEVEL), self._formats.get((number, depth), "bullet")
         found = re.fullmatch(r"List (Bullet|Number)(?: (\d))?", style)

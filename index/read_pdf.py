@@ -22,7 +22,7 @@ _NUMBERED_HEADING = re.compile(r"(\d{1,2}(?:\.\d{1,2})*)\.?\s+[A-Z]")
 _PAGE_NUMBER = re.compile(r"(page\s*)?\d+(\s*(of|/)\s*\d+)?", re.IGNORECASE)
 _HYPHENATED = frozenset(("self", "semi", "multi", "cross", "well", "high", "long", "short", "part", "full", "half"))
 _LONGEST_PARAGRAPH = 20_000
-_MOST_CELLS = 200
+_MOST_CELLS = 60
 """On one line. Above these two a file is no document, and to join what it holds takes the square of the time."""
 _FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
 

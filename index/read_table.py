@@ -9,10 +9,11 @@ from index.errors import LimitError
 from index.stated import readable_title
 from index.table_summary import summary
 
-MAX_CELLS = 4_000_000
+MAX_CELLS = 3_000_000
+MAX_CELL_CHARACTERS = 10_000_000
 _SNIFFED_CHARACTERS = 8192
 
-csv.field_size_limit(10_000_000)
+csv.field_size_limit(MAX_CELL_CHARACTERS)
 
 
 def read_csv(source: str, name: str, into: TextAssembler) -> None:
@@ -26,11 +27,14 @@ def read_csv(source: str, name: str, into: TextAssembler) -> None:
         dialect = csv.excel
     rows: list[list[str]] = []
     cells = 0
-    for row in csv.reader(io.StringIO(source, newline=""), dialect):
-        cells += len(row) + 1
-        if cells > MAX_CELLS:
-            raise LimitError(f"has more than {MAX_CELLS:,} cells: split it.")
-        rows.append([one_line(cell) for cell in row])
+    try:
+        for row in csv.reader(io.StringIO(source, newline=""), dialect):
+            cells += len(row) + 1
+            if cells > MAX_CELLS:
+                raise LimitError(f"has more than {MAX_CELLS:,} cells: split it.")
+            rows.append([one_line(cell) for cell in row])
+    except csv.Error:
+        raise LimitError(f"has a cell of more than {MAX_CELL_CHARACTERS:,} characters: it is no table.") from None
     add_table(rows, into, readable_title(name))
 
 

@@ -5,6 +5,7 @@ Small ones that once broke something lie in tests/hostile/.
 
 import base64
 import io
+import random
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -66,7 +67,14 @@ def changed(archive: bytes, member: str, change: Callable[[bytes], bytes]) -> by
     """An archive with one member changed."""
     with zipfile.ZipFile(io.BytesIO(archive)) as source:
         members = {item.filename: source.read(item) for item in source.infolist()}
-    return zip_of(members | {member: change(members[member])})
+    return zip_of(members | {member: change(members.get(member, b""))})
+
+
+def padded(archive: bytes) -> bytes:
+    """An archive with so much that cannot be packed in it that its ratio looks sane."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        members = {item.filename: source.read(item) for item in source.infolist()}
+    return zip_of(members | {"media.bin": random.Random(0).randbytes(1_000_000)})
 
 
 def with_laughs(xml: bytes) -> bytes:
@@ -141,23 +149,64 @@ CASES: dict[str, Callable[[], bytes]] = {
             '<row r="1"><c r="A1" t="inlineStr"><is><t>&l11;</t></is></c></row></sheetData></worksheet>'
         ).encode(),
     ),
-    "laughs-in-strings.xlsx": lambda: changed(xlsx_bytes(), "xl/sharedStrings.xml", lambda _: (
-        f'{BILLION}<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><si><t>&l11;</t></si></sst>'
-    ).encode()),
+    "laughs-in-strings.xlsx": lambda: changed(
+        xlsx_bytes(),
+        "xl/sharedStrings.xml",
+        lambda _: (
+            f'{BILLION}<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><si><t>&l11;</t></si></sst>'
+        ).encode(),
+    ),
     "laughs-in-styles.xlsx": lambda: changed(xlsx_bytes(), "xl/styles.xml", lambda xml: BILLION.encode() + xml),
     "laughs.epub": lambda: epub_bytes(f"{BILLION}<html><body><p>Text &l11;</p></body></html>".encode()),
     "laughs-in-package.epub": lambda: epub_bytes(b"<p>x", f"{BILLION}<package>&l11;</package>".encode()),
     "laughs.html": lambda: f"{BILLION}<html><body><p>Text &l11;</p></body></html>".encode(),
     "laughs-in-svg.html": lambda: f"<p>Text<svg>{BILLION}<text>&l11;</text></svg>".encode(),
-    "file-entity.docx": lambda: changed(docx_bytes(), "word/document.xml", lambda xml: xml.replace(
-        b"?>", b'?><!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/hostname">]>', 1
-    ).replace(b"A paragraph.", b"Text &f;")),
-    "many-styles.xlsx": lambda: changed(xlsx_bytes(), "xl/styles.xml", lambda xml: xml.replace(
-        b"</cellXfs>", b"<xf/>" * 2_000_000 + b"</cellXfs>"
-    )),
+    "file-entity.docx": lambda: changed(
+        docx_bytes(),
+        "word/document.xml",
+        lambda xml: xml.replace(b"?>", b'?><!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/hostname">]>', 1).replace(
+            b"A paragraph.", b"Text &f;"
+        ),
+    ),
+    "many-styles.xlsx": lambda: changed(
+        xlsx_bytes(), "xl/styles.xml", lambda xml: xml.replace(b"</cellXfs>", b"<xf/>" * 2_000_000 + b"</cellXfs>")
+    ),
+    "padded-styles.xlsx": lambda: padded(
+        changed(
+            xlsx_bytes(), "xl/styles.xml", lambda xml: xml.replace(b"</cellXfs>", b"<xf/>" * 1_900_000 + b"</cellXfs>")
+        )
+    ),
+    "padded-strings.xlsx": lambda: padded(
+        changed(xlsx_bytes(), "xl/sharedStrings.xml", lambda _: b"<sst>" + b"<si/>" * 30_000_000 + b"</sst>")
+    ),
+    "padded-paragraphs.docx": lambda: padded(
+        changed(
+            docx_bytes(), "word/document.xml", lambda xml: xml.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 6_000_000)
+        )
+    ),
+    "padded-some-paragraphs.docx": lambda: padded(
+        changed(
+            docx_bytes(), "word/document.xml", lambda xml: xml.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 190_000)
+        )
+    ),
+    "padded-shapes.pptx": lambda: padded(
+        changed(
+            pptx_bytes(),
+            "ppt/slides/slide1.xml",
+            lambda xml: xml.replace(b"</p:spTree>", b"<p:sp/>" * 5_000_000 + b"</p:spTree>"),
+        )
+    ),
+    "padded-lines.pptx": lambda: padded(
+        changed(
+            pptx_bytes(), "ppt/slides/slide1.xml", lambda xml: xml.replace(b"<a:p>", b"<a:p/>" * 300_000 + b"<a:p>")
+        )
+    ),
     # Rows and columns
+    "padded-rows.xlsx": lambda: padded(sheet_with("<row/>" * 25_000_000)),
     "far-row.xlsx": lambda: sheet_with('<row r="2000000000"><c r="A2000000000"><v>1</v></c></row>'),
-    "wide-rows.xlsx": lambda: sheet_with("".join(f'<row r="{r}"><c r="XFD{r}"><v>1</v></c></row>' for r in range(1, 900))),
+    "wide-rows.xlsx": lambda: sheet_with(
+        "".join(f'<row r="{r}"><c r="XFD{r}"><v>1</v></c></row>' for r in range(1, 900))
+    ),
     "wide.csv": lambda: "\n".join(",".join(f"c{column}" for column in range(10_000)) for _ in range(30)).encode(),
     "wider.csv": lambda: b"\n".join([b"," * 100_000] * 60),
     "one-line.csv": lambda: b"word " * 10_000_000,
@@ -180,9 +229,11 @@ CASES: dict[str, Callable[[], bytes]] = {
     "brackets.md": lambda: b"[" * 200_000,
     "images.md": lambda: b"![[]()" * 100_000,
     "table.md": lambda: b"|a|b|\n|-|-|\n" * 200_000,
-    "front-matter.md": lambda: b"---\n" + b"".join(
-        b"k%d: &k%d [%s]\n" % (n, n, b",".join([b"*k%d" % (n - 1)] * 10) if n else b"x") for n in range(12)
-    ) + b"title: *k11\n---\nText.",
+    "front-matter.md": lambda: (
+        b"---\n"
+        + b"".join(b"k%d: &k%d [%s]\n" % (n, n, b",".join([b"*k%d" % (n - 1)] * 10) if n else b"x") for n in range(12))
+        + b"title: *k11\n---\nText."
+    ),
     "front-matter-long.md": lambda: b"---\n" + b"key: value\n" * 300_000 + b"---\nText.",
     # Encodings and text
     "broken-utf8.txt": lambda: b"Caf\xc3 \xff\xfe \x81\x8d text",
@@ -197,8 +248,10 @@ CASES: dict[str, Callable[[], bytes]] = {
     "scripts.html": lambda: b"<p onclick='x()'>Text<script>" + b"alert(1);" * 200_000 + b"</script><style>a{}</style>",
     "long-header.eml": lambda: b"Content-Type: text/plain; " + b'a="b";' * 100_000 + b"\nSubject: x\n\nText.",
     "many-headers.eml": lambda: b"".join(b"X-%d: y\n" % number for number in range(200_000)) + b"Subject: s\n\nText.",
-    "wrong-headers.eml": lambda: b"Subject: =?utf-9?b?!!!?= =?x?q?=\nDate: yesterday\nFrom: \xff\xfe <\n"
-    b"Content-Type: text/plain; charset=none\nContent-Transfer-Encoding: base64\n\n!!!Text",
+    "wrong-headers.eml": lambda: (
+        b"Subject: =?utf-9?b?!!!?= =?x?q?=\nDate: yesterday\nFrom: \xff\xfe <\n"
+        b"Content-Type: text/plain; charset=none\nContent-Transfer-Encoding: base64\n\n!!!Text"
+    ),
     # PDF
     "many-pages.pdf": lambda: pdf_of(b"BT /F 12 Tf 72 700 Td (Text.) Tj ET", pages=10_000),
     "huge-page.pdf": lambda: pdf_of(b"BT /F 12 Tf 72 700 Td (Text.) Tj ET", box="0 0 1e12 1e12"),

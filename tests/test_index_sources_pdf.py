@@ -194,11 +194,10 @@ def test_the_process_that_reads_a_pdf_is_stopped_in_time(lettered: Path, monkeyp
 
 
 def test_the_process_that_reads_a_pdf_has_little_memory(lettered: Path) -> None:
-    command = (
-        "import index.pdf_process as p; "
-        "p._limit_this_process(); x = bytearray(p.MAX_MEMORY_BYTES)"
+    command = "import index.pdf_process as p; p._limit_this_process(); x = bytearray(p.MAX_MEMORY_BYTES)"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, timeout=20, check=False, cwd=ROOT
     )
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=20, check=False, cwd=ROOT)
     assert "MemoryError" in done.stderr
 
 
