@@ -23,6 +23,8 @@ _RATIO_FROM_BYTES = 5_000_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What documents use. The other methods may ask for gigabytes of memory in a few bytes."""
 _STREAMED = re.compile(r"xl/(worksheets/|sharedStrings\.xml)")
+_STRINGS_FACTOR = 8
+"""Each shared string becomes an object on the way, in about 30 microseconds."""
 _STYLES_FACTOR = 16
 """Each style becomes an object of about a kilobyte, for twelve bytes or more in the file."""
 _MAX_NAME = 150
@@ -43,14 +45,21 @@ def check_document(path: Path, name: str) -> None:
     if not zipfile.is_zipfile(path):
         raise SourceError(f"{name} is damaged or not what its name says: open it in its program and save it again.")
     with open_archive(path, name) as archive:
-        tags = sum(_tags(archive, item) for item in archive.infolist() if _STREAMED.match(item.filename))
+        tags = sum(
+            _tags(archive, item) * (_STRINGS_FACTOR if "sharedStrings" in item.filename else 1)
+            for item in archive.infolist()
+            if _STREAMED.match(item.filename)
+        )
         trees = sum(
             item.file_size * (_STYLES_FACTOR if item.filename.lower().endswith("styles.xml") else 1)
             for item in archive.infolist()
             if item.filename.lower().endswith((".xml", ".rels")) and not _STREAMED.match(item.filename)
         )
     if tags > MAX_STREAMED_TAGS:
-        raise SourceError(f"{name} holds more than two million cells: split it or keep what is looked up in it.")
+        raise SourceError(
+            f"{name} holds more than two million cells or half a million strings: split it, or keep only what is "
+            "looked up in it."
+        )
     if trees > MAX_TREE_BYTES:
         raise SourceError(
             f"{name} holds more than {MAX_TREE_BYTES / 1e6:,.0f} MB of XML: split it or save it as text or PDF."
