@@ -125,7 +125,10 @@ def _text(part: Message) -> str:
             return content.decode(charset)
         except (LookupError, ValueError):
             pass
-    return decode(content, "The message") if content else ""
+    try:
+        return decode(content, "")
+    except SourceError:
+        return content.decode("cp1252", "replace")
 
 
 def _file_name(part: Message) -> str:

@@ -167,3 +167,10 @@ def test_a_long_list_item_is_quoted_by_sentence() -> None:
     found = [item[first:last] for first, last in sentences(item)]
     assert len(found) == 8
     assert found[0] == "1. This sentence is of a good length and ends here."
+
+
+def test_a_text_without_spaces_is_cut_though_it_counts_as_one_token() -> None:
+    source = document(("paragraph", "x" * 100_000))
+    passages = cut(source, 50, words)
+    check_spans(source, passages)
+    assert max(len(passage.text) for passage in passages) == 50 * 40

@@ -10,6 +10,7 @@ import openpyxl
 import pptx
 from pptx.util import Inches
 
+from index.chunk import cut
 from index.document import DESK_COLLECTION, Document
 from index.sources import load_source
 
@@ -246,3 +247,16 @@ def test_list_levels_of_a_word_file_are_as_deep_as_words_own_at_most(tmp_path: P
         properties.get_or_add_ilvl().val = level
     file.save(str(tmp_path / "deep.docx"))
     assert load(tmp_path / "deep.docx").text == f"- item\n{' ' * 16}- deep"
+
+
+def test_each_record_and_each_row_is_a_passage_of_its_own(tmp_path: Path) -> None:
+    records = [{"room": f"R{number}", "seats": number} for number in range(3)]
+    files = {
+        "a.json": json.dumps(records),
+        "a.jsonl": "\n".join(map(json.dumps, records)),
+        "a.csv": "room,seats\n" + "\n".join(f"R{number},{number}" for number in range(3)),
+    }
+    rows = [f"room: R{number}; seats: {number}" for number in range(3)]
+    for name, text in files.items():
+        passages = cut(load(written(tmp_path / name, text)), 180, len)
+        assert [passage.text for passage in passages][:3] == rows, name
