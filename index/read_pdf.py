@@ -72,9 +72,8 @@ def _lines(segments: list[Segment]) -> list[Line]:
     lines: list[Line] = []
     for part in segments:
         for line in reversed(lines[-12:]):
-            same = abs(line[0].y - part.y) <= 0.35 * max(part.size, line[0].size)
-            apart = all(part.x0 >= other.x1 - 1 or part.x1 <= other.x0 + 1 for other in line[:_MOST_CELLS])
-            if same and apart and len(line) < _MOST_CELLS:
+            same = abs(line[0].y - part.y) <= 0.35 * max(part.size, line[0].size) and len(line) < _MOST_CELLS
+            if same and all(part.x0 >= other.x1 - 1 or part.x1 <= other.x0 + 1 for other in line):
                 line.append(part)
                 line.sort(key=lambda segment: segment.x0)
                 break
