@@ -43,7 +43,7 @@ def _described(column: str, cells: Sequence[str]) -> str:
         if all(map(_DATE.fullmatch, distinct)):
             return f"{column} from {min(distinct)} to {max(distinct)}"
     few = len(distinct) <= MAX_DISTINCT and 2 * len(distinct) <= len(values)
-    short = all(len(value) <= _MAX_VALUE_CHARACTERS for value in distinct)
+    short = all(len(value) <= _MAX_VALUE_CHARACTERS and ";" not in value for value in distinct)
     listed = ", ".join(distinct[:-1]) + " or " * (len(distinct) > 1) + distinct[-1]
     return f"{column} is {listed}" if few and short else ""
 
