@@ -98,8 +98,8 @@ browser:
 
 # The tests start a server of their own, in a folder of their own, so no cluster is made beside it.
 postgres:
-	$(call from_debian,PostgreSQL,compgen -G '/usr/lib/postgresql/*/bin/initdb' || compgen -G '/usr/local/pgsql/bin/initdb' \
-		|| command -v initdb >/dev/null,postgresql,SWITCHBOARD_REQUIRE_POSTGRES,&& install postgresql-common \
+	$(call from_debian,PostgreSQL,{ compgen -G '/usr/lib/postgresql/*/bin/initdb' \
+		|| compgen -G '/usr/local/pgsql/bin/initdb' || command -v initdb; } >/dev/null,postgresql,SWITCHBOARD_REQUIRE_POSTGRES,&& install postgresql-common \
 		&& "$${as_root[@]}" sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' \
 			/etc/postgresql-common/createcluster.conf)
 
