@@ -128,13 +128,19 @@ def _add(options: argparse.Namespace, settings: IndexSettings, write: Write) -> 
     with _opened(settings) as library:
         for path, name in _chosen(options.paths, settings):
             try:
-                document = library.add_file(path, name=name)
+                added = library.add_file(path, name=name)
             except SourceError as error:
                 print(f"{error}", file=sys.stderr)
                 faults += 1
                 continue
-            row = {"type": "added", "id": document.id, "path": document.path, "title": document.title}
-            write(row, f"{document.id}  {document.path}  {document.title}")
+            for document in added.documents:
+                row = {"type": "added", "id": document.id, "path": document.path, "title": document.title}
+                write(row | {"notes": list(document.notes)}, f"{document.id}  {document.path}  {document.title}")
+                for note in document.notes:
+                    print(f"{document.path}: {note}", file=sys.stderr)
+            for _, reason in added.failures:
+                print(reason, file=sys.stderr)
+            faults += bool(added.failures)
     return 2 if faults else 0
 
 

@@ -157,7 +157,7 @@ class Build:
             return
         came = "changed" if items else "added"
         if not items:
-            moved = next((file for file, old in lost.items() if old[0].content_hash == digest), None)
+            moved = next((file for file, old in lost.items() if old[0].file_hash == digest), None)
             if moved is not None:
                 items, came = lost.pop(moved), "moved"
         if self._read(source, items):
@@ -169,14 +169,15 @@ class Build:
         """Puts a file into the group; one that cannot be read any more loses what was stored of it."""
         gone = tuple(item.id for item in items)
         try:
-            entries = self._intake.read(source, self._max_bytes, items)
+            taken = self._intake.read(source, self._max_bytes, items)
         except SourceError as error:
             digest = hash_or_none(source.path) or ""
-            self._failures.append(Failure(source.name, source.name, source.stamp, digest, str(error)))
+            self._failures.append(Failure(source.name, source.file, source.stamp, digest, str(error)))
             if gone:
                 self._group.append(Replacement((), gone))
             return False
-        self._group.append(Replacement(tuple(entries), gone))
+        self._failures += taken.failures
+        self._group.append(Replacement(taken.entries, gone))
         return True
 
     def _hand_over(self, put: Put, least: int) -> None:
@@ -224,7 +225,7 @@ def _differs(source: SourceFile, items: Sequence[Stored], failure: Failure | Non
         item = items[0]
         if item.recipe != recipe or item.collection != source.collection:
             return True
-        return source.stamp != item.stamp and hash_or_none(source.path) != item.content_hash
+        return source.stamp != item.stamp and hash_or_none(source.path) != item.file_hash
     if failure is None:
         return True
     return source.stamp != failure.stamp and hash_or_none(source.path) != failure.hash
@@ -232,7 +233,7 @@ def _differs(source: SourceFile, items: Sequence[Stored], failure: Failure | Non
 
 def is_current(items: Sequence[Stored], digest: str | None, collection: str, recipe: str) -> bool:
     """Whether what is stored of a file is what a build would store."""
-    return all((item.content_hash, item.collection, item.recipe) == (digest, collection, recipe) for item in items)
+    return all((item.file_hash, item.collection, item.recipe) == (digest, collection, recipe) for item in items)
 
 
 def is_old_upload(items: Sequence[Stored], recipe: str, uploads: Path) -> bool:

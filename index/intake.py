@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from index.chunk import CHUNKING_VERSION, CountTokens, cut, embedded_text, sentences
 from index.document import Document, Passage
 from index.embed import Embedder
-from index.errors import EmbedderError
-from index.sources import READERS_VERSION, load_source
-from index.store import Entry, Store, Stored, TextRow
+from index.errors import EmbedderError, SourceError
+from index.sources import READERS_VERSION, SourceFailure, file_hash, load_sources
+from index.store import Entry, Failure, Store, Stored, TextRow
 
 Vectors = NDArray[np.float32]
 
@@ -38,6 +38,14 @@ class SourceFile:
     date: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The entries of a file, more than one of an archive, and the members of it that could not be read."""
+
+    entries: tuple[Entry, ...]
+    failures: tuple[Failure, ...]
+
+
 class Intake:
     """Reads files for one library with one embedding model."""
 
@@ -50,21 +58,22 @@ class Intake:
         self.recipe = f"{READERS_VERSION}|{CHUNKING_VERSION}/{chunk_tokens}"
         """How files are read and cut: a document with another recipe is read again."""
 
-    def read(self, source: SourceFile, max_bytes: int, before: Sequence[Stored]) -> list[Entry]:
-        """The entries of a file. A document keeps the id that it has in `before`, and the vectors of equal passages.
+    def read(self, source: SourceFile, max_bytes: int, before: Sequence[Stored]) -> "Taken":
+        """What a file holds. A document keeps the id that it has in `before`, and the vectors of equal passages.
 
-        Raises SourceError if the file cannot be read, EmbedderError if the model fails.
+        Raises SourceError if nothing in the file can be read, EmbedderError if the model fails.
         """
-        document = load_source(source.path, name=source.name, collection=source.collection, max_bytes=max_bytes)
-        old = next((item for item in before if item.inner == ""), None)
-        document = replace(
-            document,
-            id=old.id if old else self._fresh_id(source, document.path),
-            title=source.title or document.title,
-            address=source.address,
-            updated=document.updated or source.date,
-        )
-        return [self._entry(document, source, old)]
+        known = {item.inner: item for item in before}
+        digest = file_hash(source.path) if source.path.is_file() else ""
+        entries, failures = [], []
+        for item in load_sources(source.path, name=source.name, collection=source.collection, max_bytes=max_bytes):
+            if isinstance(item, SourceFailure):
+                failures.append(Failure(item.path, source.file, source.stamp, digest, item.reason))
+            else:
+                entries.append(self._entry(item, source, digest, known.get(item.path.removeprefix(source.name))))
+        if not entries:
+            raise SourceError(failures[0].reason if len(failures) == 1 else _nothing_in(source.name, failures))
+        return Taken(tuple(entries), tuple(failures))
 
     def embed_rows(self, rows: Sequence[TextRow]) -> dict[int, Vectors]:
         """The vectors of stored passages, by number."""
@@ -77,7 +86,14 @@ class Intake:
         parts = _split(self._embed(texts), [len(own) for own in spans])
         return {row.number: vectors for row, vectors in zip(rows, parts, strict=True)}
 
-    def _entry(self, document: Document, source: SourceFile, old: Stored | None) -> Entry:
+    def _entry(self, document: Document, source: SourceFile, digest: str, old: Stored | None) -> Entry:
+        document = replace(
+            document,
+            id=old.id if old else self._fresh_id(source, document.path),
+            title=source.title or document.title,
+            address=source.address,
+            updated=document.updated or source.date,
+        )
         passages = cut(document, self._chunk_tokens, self._count)
         known: Mapping[tuple[str, str], Vectors] = {}
         before = self._store.document(old.id) if old else None
@@ -95,7 +111,7 @@ class Intake:
             source.file,
             source.origin,
             document.collection,
-            document.content_hash,
+            digest,
             source.stamp,
             self.recipe,
         )
@@ -123,6 +139,10 @@ class Intake:
             if self._store.find(made) is None:
                 return made
         return secrets.token_hex(8)
+
+
+def _nothing_in(name: str, failures: Sequence[Failure]) -> str:
+    return f"Nothing in {name} can be read. The first of {len(failures)} reasons: {failures[0].reason}"
 
 
 def _split(rows: Vectors, counts: Sequence[int]) -> list[Vectors]:

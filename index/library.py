@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from desk.config import IndexSettings
+from index.archive import member_file
 from index.backup import Contents, back_up, restore
 from index.build import Build, BuildProgress, BuildReport, Folders, Replacement, embed_missing, is_stale, stamp_of
 from index.connectors.sync import sync_due
@@ -27,10 +28,20 @@ from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
 from index.search import Indexes, search
 from index.sources import FORMATS, file_hash
-from index.store import Store
+from index.store import Store, Stored
 
+_UNPACKED = "unpacked"
+"""The folder of files that were unpacked from archives to be shown, emptied by every start."""
 Stage = Literal["reading", "embedding", "storing", "stored", "indexed"]
 """Where `add_file` is: at "stored" the document is safe, at "indexed" it can be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The documents of an added file, more than one of an archive; `failures` are (path, reason) of other members."""
+
+    documents: tuple[Document, ...]
+    failures: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +159,7 @@ class Library:
         name: str,
         collection: str = DESK_COLLECTION,
         on_stage: Callable[[Stage], None] | None = None,
-    ) -> Document:
+    ) -> Added:
         """Adds a copy of a file, in place of the one with the same name in the collection; it can be found
         at once. Raises SourceError if the file cannot be read; nothing is changed then.
         """
@@ -156,24 +167,32 @@ class Library:
         told("reading")
         name = _plain_name(name)
         before = self._store.added(collection, name)
-        if before and path.is_file() and before[0].recipe == self._intake.recipe:
-            same = self._store.document(before[0].id)
-            if same is not None and same.content_hash == file_hash(path):
-                return same
-        source = SourceFile(path, name, "", "added", collection, stamp_of(path))
+        if (
+            before
+            and path.is_file()
+            and (before[0].recipe, before[0].file_hash)
+            == (
+                self._intake.recipe,
+                file_hash(path),
+            )
+        ):
+            same = [self._store.document(item.id) for item in before]
+            return Added(tuple(document for document in same if document is not None), ())
         told("embedding")
-        entries = self._intake.read(source, self._max_bytes, [])
-        file = f"{entries[0].document.id}/{name}"
-        entries = [replace(entry, stored=replace(entry.stored, file=file)) for entry in entries]
+        source = SourceFile(path, name, "", "added", collection, stamp_of(path))
+        taken = self._intake.read(source, self._max_bytes, [])
+        file = f"{taken.entries[0].document.id}/{name}"
+        entries = tuple(replace(entry, stored=replace(entry.stored, file=file)) for entry in taken.entries)
         told("storing")
         with self._writer.held():
             copy = self._uploads / file
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
             gone = tuple(item.id for item in self._store.added(collection, name))
-            self._put([Replacement(tuple(entries), gone)], told)
+            self._put([Replacement(entries, gone)], told)
             self._drop_orphans()
-        return entries[0].document
+        failures = tuple((failure.path, failure.reason) for failure in taken.failures)
+        return Added(tuple(entry.document for entry in entries), failures)
 
     def remove(self, document_id: str) -> None:
         """Removes an added document and its copy. Raises SourceError for an unknown id, or for a document of
@@ -220,12 +239,25 @@ class Library:
         return self._store.passages(document_id)
 
     def original(self, document_id: str) -> Path | None:
-        """The file a document was read from: the desk's own, or the copy of an upload. None if it is gone."""
+        """The file a document was read from: the desk's own, the copy of an upload, or a file unpacked from an archive.
+
+        None if it is gone.
+        """
         stored = self._store.find(document_id)
         if stored is None:
             return None
-        path = self._folders.path(stored.file) if stored.origin == "desk" else self._uploads / stored.file
-        return path if path.is_file() else None
+        path = self._file_of(stored)
+        if not stored.inner:
+            return path if path.is_file() else None
+        folder = self._settings.state / _UNPACKED / stored.id
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return member_file(path, stored.inner.lstrip("/"), folder)
+        except (SourceError, OSError):
+            return None
+
+    def _file_of(self, stored: Stored) -> Path:
+        return self._folders.path(stored.file) if stored.origin == "desk" else self._uploads / stored.file
 
     def status(self) -> LibraryStatus:
         documents = self._store.documents()
@@ -251,9 +283,9 @@ class Library:
         with self._writer.held():
             self._refresh()
             found = self._store.problems() or self._derived.problems()
-        for info in self._store.documents():
-            if self.original(info.id) is None:
-                found.append(f"The original file of {info.path} ({info.id}) is gone.")
+        for stored in self._store.stored():
+            if not self._file_of(stored).is_file():
+                found.append(f"The original file of {stored.path} ({stored.id}) is gone.")
         if self.is_stale():
             found.append("The library is stale: run `python -m index build`.")
         return found
@@ -317,6 +349,7 @@ class Library:
 
 def sweep(folder: Path) -> None:
     """Deletes what a killed writer was writing in a library's folder. The caller must be the only writer."""
+    shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
     for path in [*folder.glob("*.part*"), *folder.glob("derived/**/*.part*"), *folder.glob("uploads/**/*.part")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

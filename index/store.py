@@ -32,9 +32,10 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     key INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, path TEXT NOT NULL, title TEXT NOT NULL,
     format TEXT NOT NULL, collection TEXT NOT NULL, content_hash TEXT NOT NULL, text TEXT NOT NULL,
-    blocks TEXT NOT NULL, updated TEXT, outdated INTEGER NOT NULL, address TEXT, recipe TEXT NOT NULL,
-    origin TEXT NOT NULL CHECK (origin IN ('desk', 'added')), file TEXT NOT NULL, stamp TEXT NOT NULL,
-    added_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+    blocks TEXT NOT NULL, updated TEXT, outdated INTEGER NOT NULL, address TEXT, notes TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    origin TEXT NOT NULL CHECK (origin IN ('desk', 'added')), file TEXT NOT NULL, file_hash TEXT NOT NULL,
+    stamp TEXT NOT NULL, added_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
     UNIQUE (collection, path)
 );
 CREATE TABLE passages (
@@ -57,9 +58,9 @@ CREATE TABLE failures (
     path TEXT PRIMARY KEY, file TEXT NOT NULL, stamp TEXT NOT NULL, hash TEXT NOT NULL, reason TEXT NOT NULL
 );
 """
-_DOCUMENT = "id, path, title, format, text, content_hash, collection, blocks, updated, outdated, address"
+_DOCUMENT = "id, path, title, format, text, content_hash, collection, blocks, updated, outdated, address, notes"
 _PASSAGE = 'd.id, p.ordinal, p.start, p."end", p.text, p.section, p.page'
-_STORED = "id, path, file, origin, collection, content_hash, stamp, recipe"
+_STORED = "id, path, file, origin, collection, file_hash, stamp, recipe"
 
 Vectors = NDArray[np.float32]
 Numbers = Sequence[int] | NDArray[np.int64] | NDArray[np.uint32]
@@ -76,7 +77,7 @@ class Stored:
     file: str
     origin: str
     collection: str
-    content_hash: str
+    file_hash: str
     stamp: str
     recipe: str
 
@@ -381,6 +382,7 @@ class Store:
             updated=row[8],
             outdated=bool(row[9]),
             address=row[10],
+            notes=tuple(json.loads(row[11])),
         )
 
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
@@ -589,11 +591,13 @@ def _insert(connection: sqlite3.Connection, entry: Entry) -> int:
     values: list[Any] = [
         *(document.id, document.path, document.title, document.format, document.collection),
         *(document.content_hash, document.text, blocks, document.updated, int(document.outdated), document.address),
+        *(json.dumps(document.notes), stored.file_hash),
         *(stored.recipe, stored.origin, stored.file, stored.stamp),
     ]
     key = connection.execute(
         "INSERT INTO documents (id, path, title, format, collection, content_hash, text, blocks, updated, "
-        "outdated, address, recipe, origin, file, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "outdated, address, notes, file_hash, recipe, origin, file, stamp) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     ).lastrowid
     assert key is not None

@@ -154,7 +154,7 @@ def test_a_turn_closed_early_leaves_the_engine_free(board: Switchboard) -> None:
 def test_another_users_collection_is_not_searched(board: Switchboard, tmp_path: Path) -> None:
     note = tmp_path / "secret-plan.md"
     note.write_text("# Plan\n\nThe zephyr project moves to hangar nine on Tuesday.\n", encoding="utf-8")
-    document = board.library.add_file(note, name=note.name, collection="user:one")
+    document = board.library.add_file(note, name=note.name, collection="user:one").documents[0]
     try:
         turn = Turn("Where does the zephyr project move to?", route=Route.RETRIEVAL)
         own = finished(board, replace(turn, collections=frozenset({"desk", "user:one"})))

@@ -38,7 +38,7 @@ def library(settings: IndexSettings, tmp_path: Path) -> Iterator[Library]:
 
 def add(library: Library, folder: Path, name: str, text: str) -> str:
     (folder / name).write_text(text)
-    return library.add_file(folder / name, name=name, collection="ann").id
+    return library.add_file(folder / name, name=name, collection="ann").documents[0].id
 
 
 def found(library: Library, query: str) -> list[str]:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -205,7 +206,7 @@ def test_a_file_that_became_unreadable_is_no_longer_found(library: Library, sett
 
 def test_an_upload_is_found_at_once_by_its_collection_alone(library: Library, tmp_path: Path) -> None:
     path = upload(tmp_path, "secret.txt", "The zebra budget is 7 EUR.")
-    document = library.add_file(path, name="secret.txt", collection="ann")
+    document = library.add_file(path, name="secret.txt", collection="ann").documents[0]
     path.unlink()
     assert best(library, "zebra budget", frozenset({"ann"})) == "The zebra budget is 7 EUR."
     assert best(library, "zebra budget", frozenset({"ann", DESK_COLLECTION})) == "The zebra budget is 7 EUR."
@@ -221,10 +222,10 @@ def test_an_upload_is_found_at_once_by_its_collection_alone(library: Library, tm
 
 
 def test_an_upload_replaces_the_one_of_the_same_name_and_owner(library: Library, tmp_path: Path) -> None:
-    first = library.add_file(upload(tmp_path, "a.txt", "Old zebra."), name="a.txt", collection="ann")
-    same = library.add_file(tmp_path / "a.txt", name="a.txt", collection="ann")
-    other = library.add_file(tmp_path / "a.txt", name="a.txt", collection="bob")
-    second = library.add_file(upload(tmp_path, "a.txt", "New zebra."), name="a.txt", collection="ann")
+    first = library.add_file(upload(tmp_path, "a.txt", "Old zebra."), name="a.txt", collection="ann").documents[0]
+    same = library.add_file(tmp_path / "a.txt", name="a.txt", collection="ann").documents[0]
+    other = library.add_file(tmp_path / "a.txt", name="a.txt", collection="bob").documents[0]
+    second = library.add_file(upload(tmp_path, "a.txt", "New zebra."), name="a.txt", collection="ann").documents[0]
     assert same.id == first.id
     assert len({first.id, other.id, second.id}) == 3
     assert [hit.passage.text for hit in hits(library, "zebra", frozenset({"ann"}))] == ["New zebra."]
@@ -245,14 +246,63 @@ def test_a_refused_upload_leaves_nothing_behind(library: Library, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["../../../evil.txt", "/etc/evil.txt", "..\\..\\evil.txt", "a/b/../evil.txt"])
 def test_an_upload_cannot_leave_its_folder(library: Library, tmp_path: Path, name: str) -> None:
-    document = library.add_file(upload(tmp_path, "x.txt", "text"), name=name, collection="ann")
+    document = library.add_file(upload(tmp_path, "x.txt", "text"), name=name, collection="ann").documents[0]
     copy = library.original(document.id)
     assert copy is not None
     assert copy.name == "evil.txt" and copy.is_relative_to(tmp_path / "state" / "uploads" / document.id)
 
 
+def test_an_archive_is_one_file_with_documents_of_its_own(
+    library: Library, settings: IndexSettings, tmp_path: Path
+) -> None:
+    def archive(path: Path, **members: str) -> Path:
+        with zipfile.ZipFile(path, "w") as packed:
+            for name, text in members.items():
+                packed.writestr(f"herds/{name}.txt", text)
+        return path
+
+    archive(settings.documents / "herds.zip", zebra="The zebra herd.", lion="The lion pride.", bad="")
+    report = library.build()
+    assert (report.added, report.unchanged) == (1, 2)
+    assert [path for path, _ in report.failures] == ["documents/herds.zip/herds/bad.txt"]
+    assert not library.is_stale() and library.verify() == []
+    zebra = hits(library, "zebra herd")[0]
+    assert zebra.path == "documents/herds.zip/herds/zebra.txt"
+    original = library.original(zebra.passage.document_id)
+    assert original is not None and original.read_text() == "The zebra herd."
+    archive(settings.documents / "herds.zip", zebra="The zebra herd.", giraffe="A tower of giraffes.")
+    counted = CountingEmbedder()
+    other = Library.open(settings, counted)
+    assert other.build().changed == 1
+    assert all("zebra" not in text.lower() for text in counted.texts)
+    assert hits(library, "zebra herd")[0].passage.document_id == zebra.passage.document_id
+    assert "The lion pride." not in [hit.passage.text for hit in hits(library, "lion pride")]
+    (settings.documents / "herds.zip").rename(settings.documents / "moved.zip")
+    assert other.build().moved == 1
+    assert hits(library, "zebra herd")[0].passage.document_id == zebra.passage.document_id
+    (settings.documents / "moved.zip").unlink()
+    assert other.build().removed == 1 and len(library.documents()) == 2
+    other.close()
+
+
+def test_an_added_archive_says_what_it_holds_and_what_not(library: Library, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("one.txt", "The first zebra.")
+        packed.writestr("two.txt", "The second zebra.")
+        packed.writestr("three.exe", "x")
+    added = library.add_file(tmp_path / "a.zip", name="a.zip", collection="ann")
+    assert [document.path for document in added.documents] == ["a.zip/one.txt", "a.zip/two.txt"]
+    assert [path for path, _ in added.failures] == ["a.zip/three.exe"]
+    assert len(hits(library, "zebra", frozenset({"ann"}))) == 2
+    again = library.add_file(tmp_path / "a.zip", name="a.zip", collection="ann")
+    assert [document.id for document in again.documents] == [document.id for document in added.documents]
+    library.remove(added.documents[0].id)
+    assert [hit.passage.text for hit in hits(library, "zebra", frozenset({"ann"}))] == ["The second zebra."]
+    assert library.verify() == []
+
+
 def test_removing_takes_an_upload_but_not_a_file_of_the_desk(library: Library, tmp_path: Path) -> None:
-    document = library.add_file(upload(tmp_path, "a.txt", "Zebra."), name="a.txt", collection="ann")
+    document = library.add_file(upload(tmp_path, "a.txt", "Zebra."), name="a.txt", collection="ann").documents[0]
     library.remove(document.id)
     assert hits(library, "zebra", frozenset({"ann"})) == ()
     assert library.document(document.id) is None
@@ -338,7 +388,7 @@ library.add_file(folder / "new.txt", name="up.txt", collection="ann",
 def test_a_crash_in_the_middle_of_an_upload_leaves_all_or_nothing(
     library: Library, settings: IndexSettings, tmp_path: Path, stage: str, stored: bool
 ) -> None:
-    before = library.add_file(upload(tmp_path, "up.txt", "Old zebra."), name="up.txt", collection="ann")
+    before = library.add_file(upload(tmp_path, "up.txt", "Old zebra."), name="up.txt", collection="ann").documents[0]
     library.close()
     upload(tmp_path, "new.txt", "New zebra.")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
@@ -377,7 +427,7 @@ class OtherEmbedder(HashEmbedder):
 def test_another_embedding_model_embeds_every_passage_beside_the_one_before(
     library: Library, settings: IndexSettings, tmp_path: Path
 ) -> None:
-    added = library.add_file(upload(tmp_path, "a.txt", "Zebra crossing."), name="a.txt", collection="ann")
+    added = library.add_file(upload(tmp_path, "a.txt", "Zebra crossing."), name="a.txt", collection="ann").documents[0]
     other = Library.open(settings, OtherEmbedder())
     assert other.is_stale()
     assert hits(other, "harbour client") == ()
@@ -445,7 +495,7 @@ def test_readers_see_whole_documents_while_another_thread_writes(library: Librar
 
 def test_another_process_writes_and_both_go_on(library: Library, settings: IndexSettings, tmp_path: Path) -> None:
     other = Library.open(settings, HashEmbedder())
-    added = other.add_file(upload(tmp_path, "a.txt", "Zebra crossing."), name="a.txt", collection="ann")
+    added = other.add_file(upload(tmp_path, "a.txt", "Zebra crossing."), name="a.txt", collection="ann").documents[0]
     assert best(library, "zebra", frozenset({"ann"})) == "Zebra crossing."
     library.add_file(upload(tmp_path, "b.txt", "Zebra herd."), name="b.txt", collection="ann")
     library.remove(added.id)
@@ -456,7 +506,7 @@ def test_another_process_writes_and_both_go_on(library: Library, settings: Index
 
 
 def test_verify_names_what_is_wrong(library: Library, settings: IndexSettings, tmp_path: Path) -> None:
-    added = library.add_file(upload(tmp_path, "a.txt", "Zebra."), name="a.txt", collection="ann")
+    added = library.add_file(upload(tmp_path, "a.txt", "Zebra."), name="a.txt", collection="ann").documents[0]
     shutil.rmtree(settings.state / "uploads" / added.id)
     (settings.documents / "new.txt").write_text("More.")
     assert library.verify() == [

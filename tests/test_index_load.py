@@ -62,7 +62,7 @@ def read_and_write(folder: Path, seconds: float, exact_rows: int) -> tuple[int, 
         library.add_file(folder / "herd.csv", name=f"{name}.csv", collection="ann")
         committed[name] = turn
         (folder / "passing.txt").write_text(f"A passing remark {turn}.")
-        library.remove(library.add_file(folder / "passing.txt", name="passing.txt", collection="ann").id)
+        library.remove(library.add_file(folder / "passing.txt", name="passing.txt", collection="ann").documents[0].id)
         if turn % 5 == 0:
             (documents / "growing.csv").write_text(herd("growing", turn, 0))
             library.build()

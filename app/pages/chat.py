@@ -28,6 +28,7 @@ from chains.turn import (
 from desk.config import UPLOADS
 from index.document import NO_GROUPS
 from index.errors import LibraryError
+from index.library import Added
 
 AUTO = "auto"
 ROUTE_CHOICES = [("Auto", AUTO), ("Documents", "retrieval"), ("Adapter", "adapter"), ("Both", "both")]
@@ -74,18 +75,24 @@ class ChatPage:
             shown.html = head + render.answer_text(text, shown.citations, place)
             yield
 
-    def add_files(self, files: list[str] | None, before: str, user: str) -> tuple[str, None]:
+    def add_files(
+        self,
+        files: list[str] | None,
+        before: str,
+        user: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # how Gradio finds it
+    ) -> tuple[str, None]:
         """Adds the files for this user alone and says so above `before`, what was said of earlier ones; each one that
         cannot be read is named with the reason. The file box is emptied."""
         sentences = []
         if files and not user:
             # Without an id the file would belong to everyone who has none.
             sentences.append("Not added: the page was still loading. Drop the file again.")
-        for file in (files or []) if user else []:
+        for file in progress.tqdm(files or [], desc="Reading", unit="file") if user else []:
             path = Path(file)
             try:
-                document = self.board.library.add_file(path, name=path.name, collection=collection_of(user))
-                sentences.append(f"Added “{document.title}” ({path.name}). Ask about it now; only you can find it.")
+                added = self.board.library.add_file(path, name=path.name, collection=collection_of(user))
+                sentences.append(_said(added, path.name))
             except LibraryError as error:
                 sentences.append(f"Not added: {error}")
         return (render.note("\n".join(sentences)) if sentences else "") + before, None
@@ -129,6 +136,16 @@ class ChatPage:
             (label, BASE_MODEL),
             *((f"{info.name}: {info.domain}", info.name) for info in self.board.engine.adapters),
         ]
+
+
+def _said(added: Added, name: str) -> str:
+    """What is told of an added file: its documents, what was left out of them, and what could not be read."""
+    first = added.documents[0]
+    what = f"“{first.title}” ({name})" if len(added.documents) == 1 else f"{len(added.documents)} documents of {name}"
+    lines = [f"Added {what}. Ask about it now; only you can find it."]
+    lines += [f"{document.path}: {note}" for document in added.documents for note in document.notes]
+    lines += [f"Left out: {reason}" for _, reason in added.failures]
+    return "\n".join(lines)
 
 
 def _view(conversation: Conversation) -> View:

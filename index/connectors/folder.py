@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from desk.connectors import FolderFile
 from index.connectors.items import ConnectorError, Event, Failed, Found, Same, Source, Unlisted
-from index.sources import FORMATS, readable_title
+from index.sources import FORMATS
+from index.stated import readable_title
 
 
 def read_folder(connector: FolderFile, known: Mapping[str, Source]) -> Iterator[Event]:

@@ -23,7 +23,7 @@ from desk.connectors import GitFile
 from index.connectors.addresses import resolve
 from index.connectors.folder import file_address, is_chosen
 from index.connectors.items import ConnectorError, Event, Failed, Found, Source
-from index.sources import readable_title
+from index.stated import readable_title
 
 _SUFFIXES = {
     ".md": ".md",
