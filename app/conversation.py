@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from app import render
 from chains.turn import Citation, Exchange
+from index.related import RelatedDocument
 
 
 @dataclass(slots=True, eq=False)
@@ -14,6 +15,7 @@ class Shown:
     asked: str
     html: str = ""
     citations: tuple[Citation, ...] = ()
+    related: tuple[RelatedDocument, ...] = ()
     exchange: Exchange | None = None
     finished: bool = False
 
@@ -77,4 +79,5 @@ class Conversation:
         return rows
 
     def panel(self) -> str:
-        return render.sources_panel([(place, shown.asked, shown.citations) for place, shown in enumerate(self.turns)])
+        turns = [(place, shown.asked, shown.citations, shown.related) for place, shown in enumerate(self.turns)]
+        return render.sources_panel(turns)

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from chains.turn import Answer, Citation, Route, RouteDecision
 from index.document import Document
+from index.related import RelatedDocument
 
 ROUTE_WORDS: Mapping[Route, str] = {
     Route.RETRIEVAL: "Documents",
@@ -71,18 +72,21 @@ def note(message: str) -> str:
     return f'<div class="sb-note">{_lines(message)}</div>'
 
 
-def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation]]]) -> str:
-    """The cited passages per turn, newest first; only the newest turn is open. Rows: (turn, question, citations)."""
-    cited = [(turn, asked, citations) for turn, asked, citations in answers if citations]
+def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation], Sequence[RelatedDocument]]]) -> str:
+    """The cited passages per turn, newest first; only the newest turn is open.
+
+    Rows: (turn, question, citations, related documents).
+    """
+    cited = [row for row in answers if row[2]]
     if not cited:
         return (
             f'<div class="sb-sources">{_PANEL_TITLE}<p class="sb-empty">Cited passages appear here, with the '
             "quoted sentence marked and a link into the document.</p></div>"
         )
     groups = []
-    newest = max(turn for turn, _, _ in answers)
-    for turn, asked, citations in reversed(cited):
-        cards = "".join(_card(turn, group) for group in _by_passage(citations))
+    newest = max(row[0] for row in answers)
+    for turn, asked, citations, related in reversed(cited):
+        cards = "".join(_card(turn, group) for group in _by_passage(citations)) + _see_also(related)
         state = " open" if turn == newest else ""
         groups.append(f"<details{state}><summary>{escape(_shorten(asked, 90))}</summary>{cards}</details>")
     return f'<div class="sb-sources">{_PANEL_TITLE}{"".join(groups)}</div>'
@@ -150,6 +154,14 @@ def _card(turn: int, group: Sequence[Citation]) -> str:
         f'<a class="sb-open" href="{escape(source_link(first), quote=True)}" target="_blank" rel="noopener">'
         f"Open {escape(first.document.rsplit('/', 1)[-1])}</a></article>"
     )
+
+
+def _see_also(related: Sequence[RelatedDocument]) -> str:
+    links = " · ".join(
+        f'<a href="/source/{quote(one.document_id)}" target="_blank" rel="noopener">{escape(one.title)}</a>'
+        for one in related
+    )
+    return f'<p class="sb-related">See also: {links}</p>' if links else ""
 
 
 def _marked(group: Sequence[Citation]) -> str:

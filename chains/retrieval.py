@@ -128,7 +128,7 @@ def _extract(prepared: Prepared, library: Library, contact: str) -> Iterator[Eve
 def _generate(
     prepared: Prepared, library: Library, embed: Embed, model: BaseChatModel, contact: str
 ) -> Iterator[Event | Draft]:
-    hits: tuple[ScoredPassage, ...] = prepared.found.hits
+    hits = _with_neighbours(library, prepared.found.hits)
     codes = passage_codes(hits)
     prompt = [SystemMessage(READER), HumanMessage(reader_prompt(prepared.standalone, hits, codes))]
     text = ""
@@ -152,6 +152,21 @@ def _generate(
                 yield Cited(citation)
             citations = sources
     yield Draft(citations=citations, unsupported=tuple(unsupported))
+
+
+_SECTION_TOKENS = 360
+"""What a hit brings of its section to a model that reads: about two passages."""
+
+
+def _with_neighbours(library: Library, hits: Sequence[ScoredPassage]) -> tuple[ScoredPassage, ...]:
+    """The hits with the rest of their sections as far as it fits, each passage once, in the order of reading."""
+    found = {
+        passage.id: hit if passage.id == hit.passage.id else replace(hit, passage=passage, sentences=())
+        for hit in reversed(hits)
+        for passage in library.around(hit, _SECTION_TOKENS)
+    }
+    order = dict.fromkeys(passage.id for hit in hits for passage in library.around(hit, _SECTION_TOKENS))
+    return tuple(found[passage] for passage in order)
 
 
 _FALLBACK = "\n\nNothing in the documents supports the above. What they say: "

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from index.document import DESK_COLLECTION, ScoredPassage
+from index.related import RelatedDocument
 
 BASE_MODEL = "base"
 """The adapter choice that means: the base model, with no adapter."""
@@ -93,7 +94,8 @@ class Citation:
 class Answer:
     """A finished turn. `standalone` is the question as it was understood after the condense step.
 
-    `unsupported` lists spans of the text that no passage supports (generative answers only).
+    `unsupported` lists spans of the text that no passage supports (generative answers only); `related` are further
+    documents about what was cited.
     """
 
     standalone: str
@@ -104,6 +106,7 @@ class Answer:
     fields: Mapping[str, str] | None = None
     unsupported: tuple[tuple[int, int], ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    related: tuple[RelatedDocument, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -116,6 +119,7 @@ class Answer:
             "citations": [citation.to_json() for citation in self.citations],
             "fields": dict(self.fields) if self.fields is not None else None,
             "parts": None,
+            "related": [one.path for one in self.related],
             "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},
         }
 

@@ -100,6 +100,7 @@ class IndexFile(_Edge):
     chunk_tokens: int = Field(default=180, ge=40, le=250)
     passages: int = Field(default=5, ge=1, le=20)
     embedder: EmbedderFile = EmbedderFile()
+    reranker: str = ""
 
 
 class CollectionFile(_Edge):
@@ -210,6 +211,7 @@ class IndexSettings:
     collections: tuple[CollectionSettings, ...] = ()
     connectors: tuple[Connector, ...] = ()
     embedder: SentenceTransformersSettings | OpenAISettings | None = None
+    reranker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             collections=_collections(root, file.collections),
             connectors=_connectors(root, file.connectors, RESERVED | file.collections.keys()),
             embedder=_embedder(root, file.index.embedder),
+            reranker=_reranker(root, file.index.reranker),
         ),
         adapters=AdapterSettings(
             base=_base(root, file.models.base),
@@ -375,6 +378,10 @@ def _connectors(root: Path, connectors: tuple[Connector, ...], known: frozenset[
             "documents are kept under it."
         )
     return tuple(at_home(connector, root) for connector in connectors)
+
+
+def _reranker(root: Path, value: str) -> str | None:
+    return _folder_or_id(root, "index.reranker", value, "leave it out") if value else None
 
 
 def _base(root: Path, value: str) -> str:

@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     find.add_argument(
         "--until", type=_date, metavar="DATE", help="only documents that state this date or an earlier one"
     )
+    near = command("related", _related, "the documents that are nearest to one")
+    near.add_argument("id", metavar="ID")
+    near.add_argument("-k", type=_positive, default=5, help="how many documents (default: 5)")
+    near.add_argument("--groups", type=_names, default=NO_GROUPS, metavar="A,B", help="among what these may read")
     remove = command("remove", _remove, "remove a document that was added")
     remove.add_argument("id", metavar="ID")
     command("verify", _verify, "check that database, indexes and files agree; exit status 1 if they do not")
@@ -234,6 +238,17 @@ def _search(options: argparse.Namespace, settings: IndexSettings, write: Write) 
         result = library.search(options.query, vector, options.k, library.readable(options.groups), only)
         for rank, hit in enumerate(result.hits, 1):
             write({"type": "hit", "rank": rank} | dataclasses.asdict(hit), _found(rank, hit))
+    return 0
+
+
+def _related(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    with _opened(settings) as library:
+        if library.document(options.id) is None:
+            raise SourceError(f"There is no document {options.id}: `python -m index status` lists them.")
+        found = library.related(library.passages(options.id), options.k, library.readable(options.groups))
+    for one in found:
+        sentence = f"{one.document_id}  {one.path}  {one.title} (similarity {one.similarity:.2f})"
+        write({"type": "related"} | dataclasses.asdict(one), sentence)
     return 0
 
 

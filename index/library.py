@@ -21,11 +21,23 @@ from index.backup import Contents, back_up, restore
 from index.build import Build, BuildProgress, BuildReport, Folders, Replacement, embed_missing, is_stale, stamp_of
 from index.connectors.sync import sync_due
 from index.derived import EXACT_ROWS, Derived
-from index.document import DESK_COLLECTION, NO_FILTER, Document, DocumentInfo, Filter, Passage, SearchResult
+from index.document import (
+    DESK_COLLECTION,
+    NO_FILTER,
+    Document,
+    DocumentInfo,
+    Filter,
+    Passage,
+    ScoredPassage,
+    SearchResult,
+)
 from index.embed import Embedder, open_embedder, token_counter
 from index.errors import SourceError
 from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
+from index.rank import mean_vector
+from index.related import RelatedDocument, passage_vector, related, section_around
+from index.rerank import RERANKED, CrossEncoderReranker, rerank
 from index.search import Indexes, search
 from index.sources import FORMATS, file_hash
 from index.store import Store, Stored
@@ -88,6 +100,7 @@ class Library:
         self._settings = settings
         self._embedder = embedder
         self._folders = Folders(settings)
+        self._reranker = CrossEncoderReranker(settings.reranker) if settings.reranker else None
         self._uploads = settings.state / "uploads"
         self._building = threading.Lock()
         self._lock = ReadWriteLock()
@@ -218,9 +231,28 @@ class Library:
         only: Filter = NO_FILTER,
     ) -> SearchResult:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
+        row = np.asarray(vector, np.float32).reshape(-1)
+        wanted = k if self._reranker is None else max(k, RERANKED)
         with self._reading():
-            row = np.asarray(vector, np.float32).reshape(-1)
-            return search(Indexes(self._store, self._derived), query, row, k, collections, only)
+            found = search(Indexes(self._store, self._derived), query, row, wanted, collections, only)
+        if self._reranker is None:
+            return found
+        return replace(found, hits=tuple(rerank(found.hits, query, self._reranker)[:k]))
+
+    def related(self, passages: Sequence[Passage], k: int, collections: frozenset[str]) -> list[RelatedDocument]:
+        """The `k` documents of these collections nearest to what some passages are about, their own left out."""
+        indexes = Indexes(self._store, self._derived)
+        with self._reading():
+            known = [passage_vector(indexes, passage, collections) for passage in passages]
+            vectors = [vector for vector in known if vector is not None]
+            if not vectors:
+                return []
+            own = frozenset(passage.document_id for passage in passages)
+            return related(indexes, mean_vector(np.stack(vectors)), k, collections, without=own)
+
+    def around(self, hit: ScoredPassage, limit_tokens: int) -> tuple[Passage, ...]:
+        """A hit's passage with its neighbours in the same section, in order, at most `limit_tokens` long in all."""
+        return section_around(hit, self._store.passages(hit.passage.document_id), limit_tokens, token_counter())
 
     def readable(self, groups: frozenset[str]) -> frozenset[str]:
         """The collections that members of some groups may read, uploads aside."""

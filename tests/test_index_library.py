@@ -285,6 +285,26 @@ def test_an_archive_is_one_file_with_documents_of_its_own(
     other.close()
 
 
+def test_related_documents_are_those_of_readable_collections(library: Library, tmp_path: Path) -> None:
+    library.add_file(upload(tmp_path, "a.txt", "The harbour client for phones."), name="a.txt", collection="ann")
+    library.add_file(upload(tmp_path, "b.txt", "A zebra."), name="b.txt", collection="ann")
+    vpn = next(info for info in library.documents() if info.path.endswith("vpn.md"))
+    found = library.related(library.passages(vpn.id), 5, frozenset({"ann", DESK_COLLECTION}))
+    assert next(one.path for one in found) == "a.txt" and vpn.id not in [one.document_id for one in found]
+    assert [one.path for one in library.related(library.passages(vpn.id), 5, ALL)] == ["documents/rooms.csv"]
+    assert library.related([], 5, ALL) == []
+
+
+def test_a_hit_brings_its_section_from_the_library(library: Library, settings: IndexSettings) -> None:
+    steps = "\n\n".join(f"Step {number} takes the harbour client {'further ' * 20}." for number in range(6))
+    (settings.documents / "long.md").write_text(f"# Guide\n\n## Steps\n\n{steps}\n\n## After\n\nDone.\n")
+    library.build()
+    hit = next(hit for hit in hits(library, "Step 3 harbour client") if hit.path.endswith("long.md"))
+    around = library.around(hit, 120)
+    assert hit.passage in around and len(around) > 1
+    assert {passage.section for passage in around} == {"Steps"}
+
+
 def test_an_added_archive_says_what_it_holds_and_what_not(library: Library, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("one.txt", "The first zebra.")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import hit
+from fakes import HashEmbedder, hit
 
+from desk.config import IndexSettings
 from index.errors import EmbedderError
+from index.library import Library
 from index.rerank import CrossEncoderReranker, rerank
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "pear", "ship", "when", "sail", "grow", "tree", "title", "a"]
@@ -68,3 +70,21 @@ def test_a_model_that_is_not_here_or_judges_otherwise_is_refused(tmp_path: Path)
         CrossEncoderReranker(str(tmp_path / "nothing"))
     with pytest.raises(EmbedderError, match="has 3 outputs"):
         CrossEncoderReranker(str(save_cross_encoder(tmp_path / "three", outputs=3)))
+
+
+def test_a_library_with_a_reranker_orders_its_best_hits_by_it(tmp_path: Path) -> None:
+    documents = tmp_path / "desk" / "documents"
+    documents.mkdir(parents=True)
+    for number, text in enumerate(("pear tree", "ship sail when", "grow a tree", "when pear")):
+        (documents / f"{number}.txt").write_text(text)
+    model = str(save_cross_encoder(tmp_path / "model", outputs=1))
+    settings = IndexSettings(documents, tmp_path / "state", tmp_path / "models", 60, 5, 1, 1, reranker=model)
+    library = Library.open(settings, HashEmbedder())
+    library.build()
+    question = "when grow"
+    vector = library.embedder.embed_queries([question])[0]
+    found = library.search(question, vector, 3, frozenset({"desk"})).hits
+    read = [f"{info.title}\n\n{(documents / Path(info.path).name).read_text()}" for info in library.documents()]
+    exact = sorted(CrossEncoderReranker(model).score(question, read), reverse=True)
+    assert [hit.score for hit in found] == pytest.approx(exact[:3], abs=1e-5)
+    library.close()

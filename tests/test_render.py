@@ -8,6 +8,7 @@ from app import render
 from chains.citations import Quote, cite
 from chains.turn import Route, RouteDecision
 from index.document import Document
+from index.related import RelatedDocument
 from tests.fakes import hit
 
 HOSTILE = '<img src=x onerror=alert(1)> & "quotes" **bold** <|end|> [a](javascript:alert(1))'
@@ -40,7 +41,7 @@ def test_hostile_text_is_shown_and_never_becomes_markup() -> None:
         render.badge(decision, HOSTILE, "asked"),
         render.answer_text(HOSTILE, [citation], 0),
         render.fields_table({"a": HOSTILE}, {"a": HOSTILE}),
-        render.sources_panel([(0, HOSTILE, [citation])]),
+        render.sources_panel([(0, HOSTILE, [citation], [RelatedDocument("id", "p", HOSTILE, "desk", 0.9)])]),
         render.failure(HOSTILE),
         render.source_page(Document("id", HOSTILE, HOSTILE, "md", HOSTILE, "hash"), 0, 5),
     ]
@@ -64,7 +65,7 @@ def test_the_answer_reads_the_same_with_chips_and_marks(text: str, data: st.Data
 def test_the_panel_marks_exactly_the_quoted_span() -> None:
     text = "First one. Second & last. Third."
     citation = cite(1, Quote(hit(text, start=100), 111, 125, 1.0), 0, 14)
-    html = render.sources_panel([(0, "asked", [citation])])
+    html = render.sources_panel([(0, "asked", [citation], [])])
     assert "First one. <mark>Second &amp; last.</mark> Third." in html
     assert citation.quote == "Second & last."
 
@@ -84,6 +85,6 @@ def test_the_source_page_marks_the_asked_span_and_survives_a_wrong_one() -> None
 
 def test_the_newest_turn_is_on_top_and_open() -> None:
     citation = cite(1, Quote(hit("Some words."), 0, 11, 1.0), 0, 11)
-    html = render.sources_panel([(0, "older", [citation]), (1, "newer", [citation])])
+    html = render.sources_panel([(0, "older", [citation], []), (1, "newer", [citation], [])])
     assert html.index("newer") < html.index("older")
     assert html.count("<details open>") == 1

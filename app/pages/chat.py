@@ -66,7 +66,7 @@ class ChatPage:
                     yield
                     continue
                 case Finished(answer=answer):
-                    shown.citations = answer.citations
+                    shown.citations, shown.related = answer.citations, answer.related
                     shown.html, shown.finished = render.rendered(answer, turn.question, place, self.titles), True
                     yield
                     continue
