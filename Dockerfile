@@ -18,6 +18,10 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
 RUN pip install $PIP_ARGS -r requirements.txt -c requirements.lock
 
 FROM python:3.11-slim
+# tesseract: text of scanned pages. git: for connectors that read repositories.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tesseract-ocr git \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 switchboard \
     && install -d -o switchboard -g switchboard /data
 COPY --from=build /opt/venv /opt/venv
