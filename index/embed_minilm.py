@@ -85,6 +85,8 @@ class MiniLM:
         self._path = folder / "model.xml"
         self._threads = threads
         self._one_by_one = _compiled(self._path, "f32", threads, streams=1)
+        with _FIRST_USE:
+            self.embed_queries([""])
         self._many: tuple[_Requests, ThreadPoolExecutor] | None = None
         self._compiling = threading.Lock()
 
@@ -132,6 +134,9 @@ class MiniLM:
             return self._many
 
 
+_FIRST_USE = threading.Lock()
+"""OpenVINO 2026.4 prepares the reading of results at the first one, while it gives up Python's lock: two threads that
+read their first results at once wait for each other for ever. So one text is embedded before there are threads."""
 _Requests = queue.LifoQueue[Any]
 """Requests of one compiled model, each for one thread at a time."""
 

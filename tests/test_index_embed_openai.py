@@ -1,5 +1,6 @@
 """The client of an embedding service against a real server on this machine that speaks the OpenAI contract."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -74,6 +75,10 @@ def service() -> Iterator[Service]:
             reply = found.script.pop(0) if found.script else answer
             status, headers, text = (404, {}, "") if self.path != "/v1/embeddings" else reply(body)
             raw = text.encode()
+            with contextlib.suppress(ConnectionError):  # a client that gave up has gone
+                self.reply(status, headers, raw)
+
+        def reply(self, status: int, headers: dict[str, str], raw: bytes) -> None:
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **headers}.items():
                 self.send_header(name, value)
