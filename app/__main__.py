@@ -88,7 +88,7 @@ def _ask(options: argparse.Namespace) -> int:
     board = _assemble(options)
     turn = Turn(
         question=options.question,
-        collections=board.library.readable(frozenset(filter(None, options.groups.split(",")))),
+        collections=board.library.readable(frozenset(filter(None, map(str.strip, options.groups.split(","))))),
         route=None if options.route == "auto" else Route(options.route),
         adapter=options.adapter,
     )

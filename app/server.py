@@ -36,7 +36,7 @@ def build_server(board: Switchboard) -> FastAPI:
 
     @server.get("/healthz")
     def healthz() -> dict[str, object]:
-        return {"status": "ok", "documents": board.library.status().documents}
+        return {"status": "ok", "documents": board.library.count()}
 
     def open_document(document_id: str) -> Document | None:
         """A document that may be read by whoever has the link."""
@@ -54,9 +54,9 @@ def build_server(board: Switchboard) -> FastAPI:
 
     @server.get("/source/{document_id}/original")
     def original(document_id: str) -> Response:
-        path = board.library.original(document_id)
         document = open_document(document_id)
-        if path is None or document is None or not path.is_file():
+        path = board.library.original(document_id) if document is not None else None
+        if path is None or document is None:
             raise HTTPException(404, "The original of this document is no longer there.")
         name = Path(document.path).name
         if document.format == "pdf":

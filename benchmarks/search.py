@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,14 @@ class Synthetic:
     embed_queries = embed
 
 
+@cache
+def centres_of(size: int) -> Vectors:
+    return np.random.default_rng(1).normal(size=(max(10, size // 200), DIMENSION)).astype(np.float32)
+
+
 def vectors(size: int, start: int, count: int) -> Vectors:
     """`count` unit vectors from number `start` on, each near one of the size's centres; the same on every call."""
-    centres = np.random.default_rng(1).normal(size=(max(10, size // 200), DIMENSION)).astype(np.float32)
+    centres = centres_of(size)
     random_ = np.random.default_rng([2, start])
     rows = centres[random_.integers(0, len(centres), count)]
     rows = rows + 0.7 * random_.normal(size=rows.shape).astype(np.float32)
@@ -126,7 +132,8 @@ def measure(folder: Path, size: int, source: Path | None) -> dict[str, Any]:
     empty = Library.open(settings(folder / "empty"), Synthetic())
     asked = words_of(source)[1]
     random.Random(4).shuffle(asked)
-    near = np.concatenate([vectors(size, start, 1) for start in range(0, size, max(PER_DOCUMENT, size // QUESTIONS))])
+    step = max(1, size // PER_DOCUMENT // QUESTIONS)
+    near = np.stack([vectors(size, start, PER_DOCUMENT)[0] for start in range(0, size, step * PER_DOCUMENT)])
     noise = np.random.default_rng(5).normal(size=near.shape).astype(np.float32)
     near = near + 0.3 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     near /= np.linalg.norm(near, axis=1, keepdims=True)

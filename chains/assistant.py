@@ -88,7 +88,11 @@ class Assistant:
         turn_id = uuid.uuid4().hex[:12]
         try:
             yield from self._answer(turn, turn_id)
-        except (TurnError, LibraryError, ModelError) as error:
+        except LibraryError as error:
+            # Its sentences are for whoever runs the program: they name files and commands.
+            log.warning("turn %s failed: %s", turn_id, error)
+            yield Failed(f"The documents cannot be searched just now (turn {turn_id}). Please try again later.")
+        except (TurnError, ModelError) as error:
             log.warning("turn %s failed: %s", turn_id, error)
             yield Failed(str(error))
         except Exception:
@@ -149,15 +153,12 @@ class Assistant:
 
     def _related(self, draft: Draft, turn: Turn) -> tuple[RelatedDocument, ...]:
         """Documents near the passages that were cited, for whoever wants to read on."""
-        cited = {citation.passage: citation.document_id for citation in draft.citations}
-        passages = [
-            passage
-            for document in dict.fromkeys(cited.values())
-            for passage in self.library.passages(document)
-            if passage.id in cited
-        ]
-        found = self.library.related(passages, RELATED, turn.collections)
-        return tuple(one for one in found if one.similarity >= RELATED_LEAST)
+        passages = list({one.passage: one.as_passage() for one in draft.citations}.values())
+        try:
+            return tuple(self.library.related(passages, RELATED, turn.collections, RELATED_LEAST))
+        except LibraryError as error:
+            log.warning("no related documents: %s", error)  # the answer stands without them
+            return ()
 
     def compare(self, embed: Embed, collections: frozenset[str], message: str, previous: str) -> Closeness:
         """How near a message is to what the desk knows, and to the question before it."""

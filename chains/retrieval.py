@@ -160,12 +160,12 @@ _SECTION_TOKENS = 360
 
 def _with_neighbours(library: Library, hits: Sequence[ScoredPassage]) -> tuple[ScoredPassage, ...]:
     """The hits with the rest of their sections as far as it fits, each passage once, in the order of reading."""
-    found = {
-        passage.id: hit if passage.id == hit.passage.id else replace(hit, passage=passage, sentences=())
-        for hit in reversed(hits)
-        for passage in library.around(hit, _SECTION_TOKENS)
-    }
-    order = dict.fromkeys(passage.id for hit in hits for passage in library.around(hit, _SECTION_TOKENS))
+    found = {hit.passage.id: hit for hit in hits}
+    order: dict[str, None] = {}
+    for hit in hits:
+        for passage in library.around(hit, _SECTION_TOKENS):
+            found.setdefault(passage.id, replace(hit, passage=passage, sentences=()))
+            order.setdefault(passage.id)
     return tuple(found[passage] for passage in order)
 
 

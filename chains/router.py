@@ -9,6 +9,7 @@ turns, and a desk without any keeps the first stage alone.
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def cached_vectors(texts: Sequence[str], embed: Embed, embedder: str, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("utterances-*.npy"):
         old.unlink(missing_ok=True)
-    beside = path.with_suffix(".tmp.npy")
+    beside = folder / f"{secrets.token_hex(4)}.part.npy"  # of its own: several processes may start at once
     np.save(beside, vectors, allow_pickle=False)
     beside.replace(path)
     return vectors

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from index.document import DESK_COLLECTION, ScoredPassage
+from index.document import DESK_COLLECTION, Passage, ScoredPassage
 from index.related import RelatedDocument
 
 BASE_MODEL = "base"
@@ -75,6 +75,15 @@ class Citation:
     passage_text: str
     passage_start: int
 
+    def as_passage(self) -> Passage:
+        """The passage that is quoted, as the library knows it."""
+        ordinal = int(self.passage.rpartition(":")[2])
+        end = self.passage_start + len(self.passage_text)
+        return Passage(
+            *(self.passage, self.document_id, ordinal, self.passage_start, end, self.passage_text, self.section),
+            page=self.page,
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "passage": self.passage,
@@ -119,7 +128,6 @@ class Answer:
             "citations": [citation.to_json() for citation in self.citations],
             "fields": dict(self.fields) if self.fields is not None else None,
             "parts": None,
-            "related": [one.path for one in self.related],
             "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},
         }
 

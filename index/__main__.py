@@ -33,7 +33,7 @@ WATCH_S = 2.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 if all went well, 1 if `verify` or a file of many found fault, 2 if the command could not be done."""
+    """0 if all went well, 1 if `verify` found fault or a source was not read to its end, 2 if a thing was not done."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("index").setLevel(logging.INFO)

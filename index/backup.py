@@ -1,12 +1,13 @@
 """A library in one file: its database and the files that people added. The desk's own documents are their owner's.
 
-Both ways go through SQLite's online backup, so that they work while other processes read and write.
+Both ways go through SQLite's online backup, so that they work while other processes search; writers wait.
 """
 
-import glob
 import hashlib
 import io
 import json
+import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -25,7 +26,7 @@ _PORTION = 1 << 20
 
 
 class Contents(BaseModel):
-    """The first file of a backup: the SHA-256 of each of the others, by its name in it."""
+    """What a backup says of itself: the SHA-256 of each of its other files, by the name in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,27 +35,40 @@ class Contents(BaseModel):
     files: dict[str, str]
 
 
-def back_up(store: Store, uploads: Path, target: Path) -> Contents:
-    """Writes the library as it is at one moment to `target`, by renaming a finished file; returns what is in it.
+def snapshot(store: Store, uploads: Path, scratch: Path) -> None:
+    """The database and the added files as they are at one moment, in a new folder; the caller is the only writer.
 
-    Raises StoreError if the file cannot be written. An added file that is removed meanwhile is left out.
+    The files are linked, not copied: theirs is never written to again. Raises StoreError.
     """
-    beside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-    copy = beside.with_name(f"{beside.name}.sqlite")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f"{glob.escape(target.name)}.*.part*"):
-            left.unlink(missing_ok=True)  # of a backup that was killed
-        with closing(sqlite3.connect(copy)) as connection:
+        scratch.mkdir(parents=True)
+        with closing(sqlite3.connect(scratch / _DATABASE)) as connection:
             store.copy_to(connection)
             connection.execute("PRAGMA journal_mode = DELETE")
-            (documents,) = connection.execute("SELECT COUNT(*) FROM documents").fetchone()
             kept = [row[0] for row in connection.execute("SELECT DISTINCT file FROM documents WHERE origin = 'added'")]
-        members = {_DATABASE: copy, **{f"uploads/{file}": uploads / file for file in kept}}
-        members = {name: path for name, path in members.items() if path.is_file()}
+        for file in kept:
+            if (uploads / file).is_file():
+                linked = scratch / "uploads" / file
+                linked.parent.mkdir(parents=True, exist_ok=True)
+                os.link(uploads / file, linked)
+    except OSError as error:
+        raise StoreError(f"The library cannot be copied to {scratch}: {error.strerror or error}.") from None
+
+
+def pack(scratch: Path, target: Path) -> Contents:
+    """Writes a snapshot to `target`, by renaming a finished file; returns what is in it. Raises StoreError."""
+    beside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.iterdir():
+            if re.fullmatch(re.escape(target.name) + r"\.[0-9a-f]{8}\.part", left.name):
+                left.unlink(missing_ok=True)  # of a backup that was killed
+        with closing(sqlite3.connect(scratch / _DATABASE)) as connection:
+            (documents,) = connection.execute("SELECT COUNT(*) FROM documents").fetchone()
+        files = {}
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            files = {}
-            for name, path in members.items():
+            for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
+                name = path.relative_to(scratch).as_posix()
                 with path.open("rb") as file:
                     files[name] = hashlib.file_digest(file, "sha256").hexdigest()
                 archive.write(path, name)
@@ -62,18 +76,18 @@ def back_up(store: Store, uploads: Path, target: Path) -> Contents:
             archive.writestr(_CONTENTS, contents.model_dump_json(indent=2))
         beside.replace(target)
         return contents
-    except OSError as error:
-        raise StoreError(f"The backup {target} cannot be written: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"The backup {target} cannot be written: {error}.") from None
     finally:
         beside.unlink(missing_ok=True)
-        copy.unlink(missing_ok=True)
 
 
 def restore(database: Path, uploads: Path, source: Path) -> Contents:
     """Puts the library in `source` in place of the one at `database`; the caller holds the writer lock.
 
     Nothing is touched before every file of the backup has been checked. A database that is too damaged to be written to
-    is moved aside. Raises StoreError if the backup is missing, damaged or of another version.
+    is moved aside; a program that has it open must then be started again. Raises StoreError if the backup is missing,
+    damaged or of another version.
     """
     beside = database.with_name(f"{database.name}.{secrets.token_hex(4)}.part")
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +98,12 @@ def restore(database: Path, uploads: Path, source: Path) -> Contents:
                 if name != _DATABASE:
                     _unpack(archive, name, uploads.parent / name)
             _unpack(archive, _DATABASE, beside)
-        with closing(sqlite3.connect(beside, isolation_level=None)) as connection:
-            # Another id: what was derived from the library before must not be taken for this one's.
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'library'", (secrets.token_hex(8),))
+        try:
+            with closing(sqlite3.connect(beside, isolation_level=None)) as connection:
+                # Another id: what was derived from the library before must not be taken for this one's.
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'library'", (secrets.token_hex(8),))
+        except sqlite3.Error:
+            raise StoreError(f"{source} holds no library's database: choose another file.") from None
         try:
             with closing(Store(database)) as store, closing(sqlite3.connect(beside)) as connection:
                 store.copy_from(connection)
@@ -97,6 +114,8 @@ def restore(database: Path, uploads: Path, source: Path) -> Contents:
                     old.replace(old.with_name(f"{database.name}.damaged-{secrets.token_hex(4)}{suffix}"))
             beside.replace(database)
         return contents
+    except OSError as error:
+        raise StoreError(f"{source} cannot be unpacked: {error.strerror or error}.") from None
     finally:
         beside.unlink(missing_ok=True)
 
@@ -125,7 +144,7 @@ def _checked(archive: zipfile.ZipFile, source: Path) -> Contents:
         raise StoreError(f"{source} holds no database: choose another file.")
     for name, expected in contents.files.items():
         parts = Path(name).parts
-        inside = name == _DATABASE or (parts[0] == "uploads" and len(parts) > 2 and ".." not in parts)
+        inside = name == _DATABASE or (parts[:1] == ("uploads",) and len(parts) > 2 and ".." not in parts)
         try:
             with archive.open(name) as file:
                 found = hashlib.file_digest(_seekless(file), "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,10 +47,14 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What takes the place of the documents with ids in `gone`, in one transaction."""
+    """What takes the place of the documents with ids in `gone`, in one transaction.
+
+    `again`: the same added file, read in a new way; it counts only while all of `gone` is still stored.
+    """
 
     entries: tuple[Entry, ...]
     gone: tuple[str, ...]
+    again: bool = False
 
 
 Put = Callable[[Sequence[Replacement]], None]
@@ -74,7 +78,8 @@ class Folders:
             inside = path.relative_to(root)
             if path.name.startswith("~$") or any(part.startswith(".") for part in inside.parts) or not path.is_file():
                 continue
-            name = f"{root.name}/{inside.as_posix()}"
+            # A name that is not UTF-8 is shown as far as it is; reading such a file says so.
+            name = f"{root.name}/{inside.as_posix()}".encode("utf-8", "replace").decode()
             found[name] = SourceFile(path, name, name, "desk", self._collection(name), stamp_of(path))
         for mirror in mirrors(self.settings):
             for file, source in sorted(mirror.sources.items()):
@@ -86,6 +91,12 @@ class Folders:
                     date=source.date,
                 )
         return found
+
+    def check(self, known: Mapping[str, object]) -> None:
+        """Raises SourceError where the documents folder has gone whose files are stored: a share that is not there."""
+        root = self.settings.documents
+        if not root.is_dir() and any(file.startswith(f"{root.name}/") for file in known):
+            raise SourceError(f"The documents folder {root} is not there: bring it back, or create it empty.")
 
     def _collection(self, name: str) -> str:
         """That of the innermost folder that is named in desk.yaml, else the one that everyone may read."""
@@ -115,12 +126,15 @@ class Build:
         self._max_bytes = max_bytes
         self._counts: Counter[str] = Counter()
         self._failures: list[Failure] = []
+        self._before: list[Failure] = []
         self._group: list[Replacement] = []
 
     def run(self, put: Put, uploads: Path, tell: Tell) -> BuildReport:
         started = time.perf_counter()
         files = self._folders.files()
         known = by_file(self._store.stored())
+        self._folders.check(known)
+        self._before = self._store.failures()
         again = [(file, items) for file, items in known.items() if self._is_old_upload(items, uploads)]
         total = len(files) + len(again)
         lost = {file: items for file, items in known.items() if items[0].origin == "desk" and file not in files}
@@ -134,9 +148,8 @@ class Build:
             self._hand_over(put, GROUP_PASSAGES)
             tell(BuildProgress(done, total, items[0].name))
         self._hand_over(put, 1)
-        for items in lost.values():
-            put([Replacement((), tuple(item.id for item in items))])
-            self._counts["removed"] += 1
+        put([Replacement((), tuple(item.id for item in items)) for items in lost.values()])
+        self._counts["removed"] += len(lost)
         self._store.set_failures(self._failures)
         return BuildReport(
             added=self._counts["added"],
@@ -153,6 +166,7 @@ class Build:
         if items and is_current(items, digest, source.collection, self._intake.recipe):
             if source.stamp != items[0].stamp:
                 self._store.touch(source.file, source.stamp)
+            self._failures += [failure for failure in self._before if failure.file == source.file]
             self._counts["unchanged"] += 1
             return
         came = "changed" if items else "added"
@@ -168,16 +182,18 @@ class Build:
     def _read(self, source: SourceFile, items: list[Stored]) -> bool:
         """Puts a file into the group; one that cannot be read any more loses what was stored of it."""
         gone = tuple(item.id for item in items)
+        again = source.origin == "added"
         try:
             taken = self._intake.read(source, self._max_bytes, items)
         except SourceError as error:
             digest = hash_or_none(source.path) or ""
             self._failures.append(Failure(source.name, source.file, source.stamp, digest, str(error)))
-            if gone:
+            # What people added is kept as it is: its copy is the only one.
+            if gone and not again:
                 self._group.append(Replacement((), gone))
             return False
         self._failures += taken.failures
-        self._group.append(Replacement(taken.entries, gone))
+        self._group.append(Replacement(taken.entries, gone, again))
         return True
 
     def _hand_over(self, put: Put, least: int) -> None:
@@ -212,10 +228,10 @@ def is_stale(store: Store, intake: Intake, folders: Folders, uploads: Path) -> b
     """Whether a build would change anything. Files with the same size and time are not read."""
     files, known = folders.files(), by_file(store.stored())
     failed = {failure.file: failure for failure in store.failures()}
-    if any(is_old_upload(items, intake.recipe, uploads) for items in known.values()):
+    added = {file: items for file, items in known.items() if items[0].origin == "added"}
+    if any(is_old_upload(items, intake.recipe, uploads) for file, items in added.items() if file not in failed):
         return True
-    desk = {file for file, items in known.items() if items[0].origin == "desk"}
-    if (desk | failed.keys()) - files.keys():
+    if (known.keys() | failed.keys()) - added.keys() - files.keys():
         return True
     return any(_differs(source, known.get(name, []), failed.get(name), intake.recipe) for name, source in files.items())
 

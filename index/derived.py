@@ -6,12 +6,13 @@ lexical index notes the revision that it was brought to, the manifest that of th
 take a change in twice does no harm.
 """
 
+import contextlib
 import logging
 import secrets
 import shutil
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from index.document import NO_FILTER, Filter
 from index.errors import StoreError
 from index.lexical import HALF, LEXICAL_VERSION, LexicalIndex
-from index.store import Changes, Store
+from index.store import Changes, State, Store
 from index.vectors import METRIC, ExactVectors, GraphVectors, Within, build_graph, graph_hash, remove_graph
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ GRAPH_EXTRA = 2
 """How many candidates the graph puts forward for each passage that is wanted, since their sentences decide."""
 _SPARE = 4
 """How many times as many of the best by words are looked at for those that may be read, before all of these are."""
+_NOTHING = State("", -1, -1)
 _MOST_WITHIN = 64
 """How many users' sets of passages are kept ready: at 100,000 passages one takes about 0.2 MB."""
 
@@ -98,7 +100,7 @@ class Derived:
 
     def load(self) -> None:
         """Opens what is on disk and brings it up to the store; makes anew what is damaged or of another library."""
-        self.state = ("", -1)
+        self.state = _NOTHING
         self.model = self._store.model(self._name, self._dimension)
         self._own = self._folder / f"vectors-{self.model}"
         self._own.mkdir(parents=True, exist_ok=True)
@@ -118,26 +120,38 @@ class Derived:
         What would more than double the vectors that are searched one by one goes into a graph at once, which keeps the
         cost of a long build within twice that of the last graph.
         """
-        library, revision = self._store.state()
-        if self.state == (library, revision):
+        now = self._store.state()
+        if self.state == now:
             return
-        if self.state[0] not in ("", library):
+        loaded = self.state != _NOTHING
+        if loaded and ((self.state.library, self.state.embedded) != (now.library, now.embedded) or self._is_outdated()):
             return self.load()
-        changes = self._store.changes(self.state[1])
-        self._take_words(library, changes.revision)
+        since, self.state = self.state.revision, _NOTHING
+        changes = self._store.changes(since)
+        self._take_words(now.library, changes.revision)
         members = np.concatenate([self._members, changes.added])
         self._members = members[~np.isin(members[:, 0], changes.gone)] if len(changes.gone) else members
         self._within.clear()
-        self.state = (library, changes.revision)
         numbers = self._missing(changes)
         most = max(self._exact_rows, len(self._graph) if self._graph is not None else 0)
-        if len(numbers) + len(self._recent) > 2 * most:
-            self._build_graph()
-            return
-        if len(numbers):
+        state = replace(now, revision=changes.revision)
+        # A model that has not embedded everything yet gets its graph when it has.
+        if len(numbers) + len(self._recent) > 2 * most and not self._store.count_unembedded(self.model):
+            self._adopt(self._build_graph(state.revision), state.library)
+        elif len(numbers):
             self._recent.add(self._store.vectors(self.model, None if len(numbers) == len(self._members) else numbers))
         if len(changes.gone):
             self._drop_dead()
+        # Last: what failed half-way is loaded anew by the next search.
+        self.state = state
+
+    def refresh_graph(self) -> None:
+        """Opens the graph that another process has built since. No search may run meanwhile."""
+        if self._is_outdated():
+            self.load()
+
+    def _is_outdated(self) -> bool:
+        return self._read_manifest() != self._manifest
 
     def drop_others(self) -> None:
         """Forgets the vectors of every other model."""
@@ -146,11 +160,15 @@ class Derived:
             if folder != self._own:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def tidy(self) -> None:
-        """Builds a graph where too many vectors are searched one by one, and writes the manifest."""
-        if int(self._alive().sum()) > self._exact_rows:
-            self._build_graph()
-        self._write_manifest()
+    def prepare(self) -> "Graph | None":
+        """Builds a graph where too many vectors are searched one by one, beside what searches use meanwhile."""
+        return self._build_graph(self.state.revision) if int(self._alive().sum()) > self._exact_rows else None
+
+    def tidy(self, prepared: "Graph | None") -> None:
+        """Puts what was prepared in place, and writes the manifest. No search may run meanwhile."""
+        if prepared is not None:
+            self._adopt(prepared, self.state.library)
+        self._write_manifest(self.graph, self.state.library)
 
     def nearest(
         self, vector: NDArray[np.float32], n: int, collections: frozenset[str], only: Filter = NO_FILTER
@@ -244,14 +262,14 @@ class Derived:
         self.lexical = LexicalIndex.create(self._folder / "lexical", self._store.texts(), str(_Mark(library, revision)))
 
     def _open_graph(self) -> GraphVectors | None:
-        library, revision = self._store.state()
+        state = self._store.state()
         if self._manifest is None or self._manifest.graph is None:
             return None
         graph, path = self._manifest.graph, self._own / self._manifest.graph.file
         try:
-            if (self._manifest.library, self._manifest.embedding_model) != (library, self._name):
+            if (self._manifest.library, self._manifest.embedding_model) != (state.library, self._name):
                 raise StoreError(f"The vector index {path} belongs to another library or model.")
-            if graph.revision > revision or graph_hash(path) != graph.sha256:
+            if graph.revision > state.revision or graph_hash(path) != graph.sha256:
                 raise StoreError(f"The vector index {path} is damaged.")
             return GraphVectors.load(path, self._dimension, graph.effort)
         except StoreError as error:
@@ -286,47 +304,54 @@ class Derived:
         in_graph = self._graph is not None and bool(np.isin(self._graph.owners, self._members[:, 0], invert=True).any())
         self._dead = in_graph or not bool(alive.all())
 
-    def _build_graph(self) -> None:
-        name = f"graph-{secrets.token_hex(4)}.faiss"
-        path = self._own / name
+    def _build_graph(self, revision: int) -> Graph:
+        """A graph of all passages in a file that no manifest names yet."""
+        path = self._own / f"graph-{secrets.token_hex(4)}.faiss"
         total = len(self._members)
         effort, recall = build_graph(path, self._store.vectors(self.model), total, self._dimension, self._threads)
-        described = Graph(
-            file=name,
+        return Graph(
+            file=path.name,
             sha256=graph_hash(path),
-            revision=self.state[1],
+            revision=revision,
             passages=total,
             effort=effort,
             recall_at_10=round(recall, 4),
         )
-        self._graph = GraphVectors.load(path, self._dimension, effort)
+
+    def _adopt(self, graph: Graph, library: str) -> None:
+        self._graph = GraphVectors.load(self._own / graph.file, self._dimension, graph.effort)
         self._recent = ExactVectors(self._dimension)
         self._dead = False
         self._within.clear()
-        self._write_manifest(described)
+        self._write_manifest(graph, library)
         self._drop_graphs()
 
     def _allowed(self, collections: frozenset[str], only: Filter) -> Within | None:
         """The passages that a search may return; None where that is every row of the indexes."""
         key = (collections, only)
-        if key not in self._within:
-            keys = self._store.keys(collections, only)
-            inside = np.isin(self._members[:, 1], keys)
-            whole = not self._dead and bool(inside.all())
-            self._within[key] = None if whole else Within(self._members[inside, 0])
-            while len(self._within) > _MOST_WITHIN:
+        if key in self._within:
+            with contextlib.suppress(KeyError):  # another search may have put it out
+                found = self._within[key]
+                self._within.move_to_end(key)
+                return found
+        keys = self._store.keys(collections, only)
+        inside = np.isin(self._members[:, 1], keys)
+        whole = not self._dead and bool(inside.all())
+        made = None if whole else Within(self._members[inside, 0])
+        self._within[key] = made
+        if len(self._within) > _MOST_WITHIN:
+            with contextlib.suppress(KeyError):
                 self._within.popitem(last=False)
-        return self._within[key]
+        return made
 
-    def _write_manifest(self, graph: Graph | None = None) -> None:
-        kept = graph or (self.graph if self._graph is not None else None)
+    def _write_manifest(self, graph: Graph | None, library: str) -> None:
         manifest = Manifest(
             format=_FORMAT,
-            library=self.state[0],
+            library=library,
             embedding_model=self._name,
             dimension=self._dimension,
             metric=METRIC,
-            graph=kept,
+            graph=graph,
         )
         if manifest == self._manifest:
             return

@@ -63,16 +63,21 @@ class Intake:
 
         Raises SourceError if nothing in the file can be read, EmbedderError if the model fails.
         """
+        if "?" in source.name and not _is_utf8(str(source.path)):
+            raise SourceError(f"The name of {source.name} is not UTF-8: rename the file.")
         known = {item.inner: item for item in before}
         digest = file_hash(source.path) if source.path.is_file() else ""
         entries, failures = [], []
         for item in load_sources(source.path, name=source.name, collection=source.collection, max_bytes=max_bytes):
+            inner = item.path.removeprefix(source.name)
+            if source.origin == "added" and before and inner and inner not in known:
+                continue  # its owner has removed this member of the archive
             if isinstance(item, SourceFailure):
                 failures.append(Failure(item.path, source.file, source.stamp, digest, item.reason))
             else:
-                entries.append(self._entry(item, source, digest, known.get(item.path.removeprefix(source.name))))
+                entries.append(self._entry(item, source, digest, known.get(inner)))
         if not entries:
-            raise SourceError(failures[0].reason if len(failures) == 1 else _nothing_in(source.name, failures))
+            raise SourceError(_nothing_in(source.name, failures))
         return Taken(tuple(entries), tuple(failures))
 
     def embed_rows(self, rows: Sequence[TextRow]) -> dict[int, Vectors]:
@@ -141,7 +146,19 @@ class Intake:
         return secrets.token_hex(8)
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _nothing_in(name: str, failures: Sequence[Failure]) -> str:
+    if not failures:
+        return f"{name} no longer holds what was read from it."
+    if len(failures) == 1:
+        return failures[0].reason
     return f"Nothing in {name} can be read. The first of {len(failures)} reasons: {failures[0].reason}"
 
 

@@ -139,14 +139,21 @@ class LexicalIndex:
             builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
         self._schema = builder.build()
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._searcher: Any = None
         self._mark_path = folder / "switchboard-mark"
+        self._open()
+
+    def _open(self) -> None:
+        import tantivy
+
         try:
-            self._index = tantivy.Index(self._schema, path=str(folder))
+            self._index = tantivy.Index(self._schema, path=str(self._folder))
             self._index.register_tokenizer(_ANALYZER, _analyzer())
             self._index.config_reader(reload_policy="manual")
             self.refresh()
         except (ValueError, OSError) as error:
-            raise StoreError(f"The lexical index {folder} is damaged ({str(error)[:120]}).") from None
+            raise StoreError(f"The lexical index {self._folder} is damaged ({str(error)[:120]}).") from None
 
     @classmethod
     def create(cls, folder: Path, rows: Iterable[TextRow], mark: str) -> "LexicalIndex":
@@ -160,6 +167,10 @@ class LexicalIndex:
 
     def write(self, rows: Iterable[TextRow], gone: Sequence[int] | NDArray[np.int64], mark: str) -> None:
         """Drops the passages numbered `gone`, then stores new ones, in one commit."""
+        # An index that was opened before another process wrote would forget that one's files, and never delete them.
+        searcher = self._searcher
+        self._open()
+        self._searcher = searcher
         writer = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
         for number in gone:
             writer.delete_documents_by_term("number", int(number))
@@ -243,18 +254,26 @@ class LexicalIndex:
         found = {}
         for term in terms:
             known = max(self._searcher.doc_freq(field, term) for field in _FIELDS)
-            if known > COUNTED and share >= HALF:
+            # Of what may not be read, not even that a word occurs in it may show.
+            if known > COUNTED and share >= HALF and (share == 1 or self._occurs(term, collections)):
                 found[term] = min(total, round(known * share))
             else:
                 found[term] = self._count(term, collections) if known and collections else 0
         return found
 
     def _count(self, term: str, collections: frozenset[str]) -> int:
+        query = self._anywhere(term, collections)
+        return int(self._searcher.search(query, limit=1, count=True).count or 0)
+
+    def _occurs(self, term: str, collections: frozenset[str]) -> bool:
+        return bool(self._searcher.search(self._anywhere(term, collections), limit=1, count=False).hits)
+
+    def _anywhere(self, term: str, collections: frozenset[str]) -> Any:
         import tantivy
 
-        anywhere = tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(field, term)) for field in _FIELDS])
-        both = [(tantivy.Occur.Must, anywhere), (tantivy.Occur.Must, self._inside(collections))]
-        return int(self._searcher.search(tantivy.Query.boolean_query(both), limit=1, count=True).count or 0)
+        fields = tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(field, term)) for field in _FIELDS])
+        both = [(tantivy.Occur.Must, fields), (tantivy.Occur.Must, self._inside(collections))]
+        return tantivy.Query.boolean_query(both)
 
     def _term(self, field: str, term: str) -> Any:
         import tantivy

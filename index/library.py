@@ -3,7 +3,10 @@
 It knows nothing of models that write, of routes or of pages.
 """
 
+import re
+import secrets
 import shutil
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +20,17 @@ from numpy.typing import NDArray
 
 from desk.config import IndexSettings
 from index.archive import member_file
-from index.backup import Contents, back_up, restore
-from index.build import Build, BuildProgress, BuildReport, Folders, Replacement, embed_missing, is_stale, stamp_of
+from index.backup import Contents, pack, restore, snapshot
+from index.build import (
+    Build,
+    BuildProgress,
+    BuildReport,
+    Folders,
+    Replacement,
+    embed_missing,
+    is_stale,
+    stamp_of,
+)
 from index.connectors.sync import sync_due
 from index.derived import EXACT_ROWS, Derived
 from index.document import (
@@ -32,7 +44,7 @@ from index.document import (
     SearchResult,
 )
 from index.embed import Embedder, open_embedder, token_counter
-from index.errors import SourceError
+from index.errors import SourceError, StoreError
 from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
 from index.rank import mean_vector
@@ -43,7 +55,9 @@ from index.sources import FORMATS, file_hash
 from index.store import Store, Stored
 
 _UNPACKED = "unpacked"
-"""The folder of files that were unpacked from archives to be shown, emptied by every start."""
+"""The folder of files that were unpacked from archives to be shown."""
+_TRIES = 5
+"""How often a search is repeated into which another process wrote: it may have seen half of a change."""
 Stage = Literal["reading", "embedding", "storing", "stored", "indexed"]
 """Where `add_file` is: at "stored" the document is safe, at "indexed" it can be found."""
 
@@ -148,15 +162,17 @@ class Library:
             self._embed_missing(tell)
             build = Build(self._store, self._intake, self._folders, self._max_bytes)
             report = build.run(self._put, self._uploads, tell)
-            with self._writer.held(), self._lock.alone():
-                self._derived.catch_up()
-                self._derived.tidy()
+            with self._writer.held():
+                self._refresh()
+                prepared = self._derived.prepare()
+                with self._lock.alone():
+                    self._derived.tidy(prepared)
         return report
 
     def sync_due(self) -> bool:
-        """Fetches what connectors find whose time has come, and builds; whether any was due."""
+        """Fetches what connectors find whose time has come, and builds what is new; whether any was due."""
         due = bool(sync_due(self._settings))
-        if due:
+        if due or self.is_stale():
             self.build()
         return due
 
@@ -199,13 +215,24 @@ class Library:
         told("storing")
         with self._writer.held():
             copy = self._uploads / file
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+            except OSError as error:
+                raise SourceError(f"{name} cannot be kept ({error.strerror}): check space and rights.") from None
             gone = tuple(item.id for item in self._store.added(collection, name))
             self._put([Replacement(entries, gone)], told)
             self._drop_orphans()
         failures = tuple((failure.path, failure.reason) for failure in taken.failures)
         return Added(tuple(entry.document for entry in entries), failures)
+
+    def _same(self, path: Path, before: Sequence[Stored]) -> Document | None:
+        """The document that a file was added as before, if that is all there is of it and nothing has changed."""
+        if len(before) != 1 or before[0].inner or not path.is_file() or not self._file_of(before[0]).is_file():
+            return None
+        if (before[0].recipe, before[0].file_hash) != (self._intake.recipe, file_hash(path)):
+            return None
+        return self._store.document(before[0].id)
 
     def remove(self, document_id: str) -> None:
         """Removes an added document and its copy. Raises SourceError for an unknown id, or for a document of
@@ -233,14 +260,21 @@ class Library:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
         row = np.asarray(vector, np.float32).reshape(-1)
         wanted = k if self._reranker is None else max(k, RERANKED)
-        with self._reading():
-            found = search(Indexes(self._store, self._derived), query, row, wanted, collections, only)
+        for _ in range(_TRIES):
+            with self._reading():
+                before = self._derived.state
+                found = search(Indexes(self._store, self._derived), query, row, wanted, collections, only)
+            if self._store.state() == before:
+                break
         if self._reranker is None:
             return found
         return replace(found, hits=tuple(rerank(found.hits, query, self._reranker)[:k]))
 
-    def related(self, passages: Sequence[Passage], k: int, collections: frozenset[str]) -> list[RelatedDocument]:
-        """The `k` documents of these collections nearest to what some passages are about, their own left out."""
+    def related(
+        self, passages: Sequence[Passage], k: int, collections: frozenset[str], least: float = -1.0
+    ) -> list[RelatedDocument]:
+        """The `k` documents of these collections nearest to what some passages are about, their own left out; none with
+        a cosine under `least`."""
         indexes = Indexes(self._store, self._derived)
         with self._reading():
             known = [passage_vector(indexes, passage, collections) for passage in passages]
@@ -248,7 +282,7 @@ class Library:
             if not vectors:
                 return []
             own = frozenset(passage.document_id for passage in passages)
-            return related(indexes, mean_vector(np.stack(vectors)), k, collections, without=own)
+            return related(indexes, mean_vector(np.stack(vectors)), k, collections, own, least)
 
     def around(self, hit: ScoredPassage, limit_tokens: int) -> tuple[Passage, ...]:
         """A hit's passage with its neighbours in the same section, in order, at most `limit_tokens` long in all."""
@@ -258,6 +292,10 @@ class Library:
         """The collections that members of some groups may read, uploads aside."""
         named = {one.name for one in self._settings.collections if not one.groups or one.groups & groups}
         return frozenset({DESK_COLLECTION, *named})
+
+    def count(self) -> int:
+        """How many documents there are."""
+        return self._store.counts()[0]
 
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
         """The documents of some collections (None: of all), ordered by path."""
@@ -281,12 +319,16 @@ class Library:
         path = self._file_of(stored)
         if not stored.inner:
             return path if path.is_file() else None
-        folder = self._settings.state / _UNPACKED / stored.id
+        kept = self._settings.state / _UNPACKED / f"{stored.id}-{stored.file_hash[:16]}" / Path(stored.path).name
+        if kept.is_file():
+            return kept
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return member_file(path, stored.inner.lstrip("/"), folder)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+                member_file(path, stored.inner.lstrip("/"), Path(scratch)).replace(kept)
         except (SourceError, OSError):
             return None
+        return kept
 
     def _file_of(self, stored: Stored) -> Path:
         return self._folders.path(stored.file) if stored.origin == "desk" else self._uploads / stored.file
@@ -307,13 +349,23 @@ class Library:
         )
 
     def back_up(self, target: Path) -> Contents:
-        """Writes the database and the added files to one file, while others read and write. Raises StoreError."""
-        return back_up(self._store, self._uploads, target)
+        """Writes the database and the added files to one file, while others search. Raises StoreError."""
+        if target.resolve().is_relative_to(self._settings.state.resolve()):
+            raise StoreError(f"{target} is inside the library's own folder: write the backup elsewhere.")
+        scratch = self._settings.state / f"backup-{secrets.token_hex(4)}.part"
+        try:
+            with self._writer.held():
+                snapshot(self._store, self._uploads, scratch)
+            return pack(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def verify(self) -> list[str]:
         """What is wrong with the stored library, one sentence each; nothing if all is well."""
         with self._writer.held():
             self._refresh()
+            with self._lock.alone():
+                self._derived.refresh_graph()
             found = self._store.problems() or self._derived.problems()
         for stored in self._store.stored():
             if not self._file_of(stored).is_file():
@@ -352,9 +404,13 @@ class Library:
         model = self._derived.model
         if embed_missing(self._store, self._intake, model, tell):
             with self._writer.held(), self._lock.alone():
+                self._store.note_embedded()
                 self._derived.load()
-        elif len(self._store.models()) > 1:
-            # Not at once after embedding: a process with the model before may still be searching.
+            return
+        models = self._store.models()
+        if len(models) > 1 and model == max(models):
+            # Not at once after embedding: a process with the model before may still be searching. And never by such a
+            # process, which would drop what the newer one has embedded.
             with self._writer.held():
                 self._derived.drop_others()
 
@@ -364,28 +420,37 @@ class Library:
             self._refresh()
             with self._lock.alone():
                 for one in group:
-                    self._store.put(one.entries, one.gone, self._derived.model)
+                    # An added file that is read anew may have been replaced or removed by its owner meanwhile.
+                    if not one.again or self._store.has(one.gone):
+                        self._store.put(one.entries, one.gone, self._derived.model)
                 told("stored")
                 self._derived.catch_up()
             told("indexed")
 
     def _drop_orphans(self) -> None:
         """Deletes copies of uploads that no document has: replaced, removed, or of an add that was cut off."""
-        if not self._uploads.is_dir():
-            return
-        known = {item.file.partition("/")[0] for item in self._store.stored() if item.origin == "added"}
-        for folder in self._uploads.iterdir():
-            if folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
+        stored = self._store.stored()
+        known = {item.file.partition("/")[0] for item in stored if item.origin == "added"}
+        shown = {f"{item.id}-{item.file_hash[:16]}" for item in stored if item.inner}
+        for root, kept in ((self._uploads, known), (self._settings.state / _UNPACKED, shown)):
+            for folder in root.iterdir() if root.is_dir() else ():
+                if folder.name not in kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+_PART = re.compile(r".+\.[0-9a-f]{8}\.part")
+"""What a file of people's own is called while it is unpacked from a backup."""
 
 
 def sweep(folder: Path) -> None:
     """Deletes what a killed writer was writing in a library's folder. The caller must be the only writer."""
-    shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
-    for path in [*folder.glob("*.part*"), *folder.glob("derived/**/*.part*"), *folder.glob("uploads/**/*.part")]:
+    for path in [*folder.glob("*.part*"), *folder.glob("derived/**/*.part*")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
+            path.unlink(missing_ok=True)
+    for path in folder.glob("uploads/**/*.part"):
+        if path.is_file() and _PART.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -34,7 +34,9 @@ def section_around(
     of a table stays alone, and so does a hit that is longer than the limit.
     """
     section = hit.passage.section
-    first = last = next(at for at, passage in enumerate(passages) if passage.id == hit.passage.id)
+    first = last = next((at for at, passage in enumerate(passages) if passage.id == hit.passage.id), -1)
+    if first < 0:  # the document has changed since
+        return (hit.passage,)
     if PurePosixPath(hit.path).suffix.lower().lstrip(".") in TABLE_FORMATS:
         return (passages[first],)
     tokens = count(hit.passage.text)
@@ -75,8 +77,11 @@ def related(
     k: int,
     collections: frozenset[str],
     without: frozenset[str] = frozenset(),
+    least: float = -1.0,
 ) -> list[RelatedDocument]:
     """The `k` documents of `collections` nearest to a unit vector, best first, but for those whose ids are `without`.
+
+    None whose nearest sentence has a cosine under `least`.
 
     The vector is a document's or a passage's from here, with its own document left out, or an embedded answer's, with
     those left out that it cites.
@@ -88,10 +93,11 @@ def related(
         found: dict[str, RelatedDocument] = {}
         for number, similarity in nearest.items():
             row = rows.get(number)
-            if row is None or row.passage.document_id in without:
+            if row is None or row.passage.document_id in without or similarity < least:
                 continue
             key = row.passage.document_id
             found.setdefault(key, RelatedDocument(key, row.path, row.title, row.collection, min(1.0, similarity)))
-        if len(found) >= k or n >= indexes.store.counts()[1]:
+        farthest = min(nearest.values(), default=-1.0)
+        if len(found) >= k or farthest < least or n >= indexes.store.counts()[1]:
             return list(found.values())[: max(0, k)]
         n *= 4

@@ -25,6 +25,7 @@ from index.document import NO_FILTER, Block, Document, DocumentInfo, Filter, Pas
 from index.errors import DamagedError, StoreError
 
 SCHEMA_VERSION = 3
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 CHECKED_BYTES = 200_000_000
 """A database up to this size is checked whole when it is opened (about 0.2 s); `verify` checks any."""
 _SCHEMA = """
@@ -64,6 +65,19 @@ _STORED = "id, path, file, origin, collection, file_hash, stamp, recipe"
 
 Vectors = NDArray[np.float32]
 Numbers = Sequence[int] | NDArray[np.int64] | NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Which library, and how far it has come.
+
+    `library` is random and changes when a backup is restored; `embedded` rises when a model has embedded what others
+    had before it, `revision` with every change of documents.
+    """
+
+    library: str
+    embedded: int
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ class Store:
         try:
             with self._telling():
                 self._writer = self._connect()
+                self._file = self.path.stat().st_ino
                 self._prepare()
         except StoreError:
             self.close()
@@ -174,7 +189,8 @@ class Store:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         self._all.append(connection)
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # FULL: what has been stored survives a power cut too.
+        connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     def _prepare(self) -> None:
@@ -186,7 +202,9 @@ class Store:
                     for statement in _SCHEMA.strip().split(";\n"):
                         connection.execute(statement)
                     fresh = (secrets.token_hex(8),)
-                    connection.execute("INSERT INTO meta VALUES ('revision', '0'), ('library', ?)", fresh)
+                    connection.execute(
+                        "INSERT INTO meta VALUES ('revision', '0'), ('embedded', '0'), ('library', ?)", fresh
+                    )
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             raise StoreError(
@@ -203,12 +221,22 @@ class Store:
         """Database errors as sentences: a damaged file with the way back, anything else with its own words."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if "malformed" in str(error):
+        except sqlite3.Error as error:
+            # An error of the module itself, such as a closed connection, has no code of SQLite's.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
                 raise self._damaged(error) from None
-            raise StoreError(f"The library at {self.path} cannot be used just now: {error}.") from None
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from None
+            raise StoreError(
+                f"The library at {self.path} cannot be used just now ({error}): try again, or start the program again."
+            ) from None
+
+    def _check_file(self) -> None:
+        """Raises StoreError where another file has taken the place of the one that connections still see."""
+        try:
+            found = self.path.stat().st_ino
+        except FileNotFoundError:
+            found = 0
+        if found != self._file:
+            raise StoreError(f"The library at {self.path} was put in place anew meanwhile: start the program again.")
 
     def _damaged(self, what: object) -> DamagedError:
         fault = " ".join(str(what).split())
@@ -227,6 +255,7 @@ class Store:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is stored at the end, or nothing if the block raises."""
         with self._telling(), self._one_writer:
+            self._check_file()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -240,6 +269,7 @@ class Store:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees one state of the library throughout the block."""
         with self._telling():
+            self._check_file()
             try:
                 connection = self._readers.get_nowait()
             except queue.Empty:
@@ -262,10 +292,11 @@ class Store:
         with self._telling(), self._one_writer:
             source.backup(self._writer)
 
-    def state(self) -> tuple[str, int]:
-        """The library's random id, which a restored backup changes, and the revision, which every change raises."""
+    def state(self) -> State:
         with self.reading() as connection:
-            return _meta(connection, "library"), int(_meta(connection, "revision"))
+            return State(
+                _meta(connection, "library"), int(_meta(connection, "embedded")), int(_meta(connection, "revision"))
+            )
 
     def model(self, name: str, dimension: int) -> int:
         """The number of an embedding model in this library; it gets one if it is new. Raises StoreError if its
@@ -321,7 +352,7 @@ class Store:
     def put_vectors(self, model: int, rows: Mapping[int, Vectors]) -> None:
         """Stores the vectors of passages that the model had none of; passages that went meanwhile are left out.
 
-        No change of the library: whoever searches with this model loads its vectors once all of them are there.
+        No change of the library: whoever searches with this model loads its vectors after `note_embedded`.
         """
         with self.writing() as connection:
             for number, vectors in rows.items():
@@ -329,6 +360,11 @@ class Store:
                     "INSERT OR REPLACE INTO vectors SELECT number, ?, ? FROM passages WHERE number = ?",
                     (model, _blob(vectors), number),
                 )
+
+    def note_embedded(self) -> None:
+        """Tells every process that a model's vectors are complete."""
+        with self.writing() as connection:
+            connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'embedded'")
 
     def touch(self, file: str, stamp: str) -> None:
         """Notes that a file of the desk has a new time of change but the same content."""
@@ -369,6 +405,15 @@ class Store:
                 (collection, name),
             ).fetchall()
         return [Stored(*row) for row in rows]
+
+    def has(self, document_ids: Sequence[str]) -> bool:
+        """Whether all of these documents are stored."""
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT COUNT(*) FROM documents WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(document_ids)),),
+            ).fetchone()
+        return int(row[0]) == len(set(document_ids))
 
     def document(self, document_id: str) -> Document | None:
         with self.reading() as connection:

@@ -107,14 +107,13 @@ class ExactVectors(_Rows):
 
     def add(self, passages: Iterable[tuple[int, Vectors]]) -> None:
         """Adds the unit vectors of passages, (s, dimension) each; in portions, so that they are held once."""
-        owners = [self.owners]
         for portion in batched(passages, _PORTION):
-            for number, rows in portion:
+            for _, rows in portion:
                 if rows.ndim != 2 or rows.shape[1] != self.dimension:
                     raise StoreError(f"Vectors of {self.dimension} dimensions were expected, not {rows.shape}.")
-                owners.append(np.full(len(rows), number, np.uint32))
+            owners = [np.full(len(rows), number, np.uint32) for number, rows in portion]
             self._index.add(np.ascontiguousarray(np.concatenate([rows for _, rows in portion]), dtype=np.float32))
-        self.owners = np.concatenate(owners)
+            self.owners = np.concatenate([self.owners, *owners])
 
     def search(self, vector: Vectors, n: int, within: Within | None = None) -> Scored:
         """At most n (passage number, cosine) pairs, one per sentence, the nearest first; None: among all."""
