@@ -22,6 +22,7 @@ from desk.config import IndexSettings
 from index.archive import member_file
 from index.backup import Contents, pack, restore, snapshot
 from index.build import (
+    MIRRORED,
     Build,
     BuildProgress,
     BuildReport,
@@ -56,8 +57,8 @@ from index.store import Store, Stored
 
 _UNPACKED = "unpacked"
 """The folder of files that were unpacked from archives to be shown."""
-_TRIES = 5
-"""How often a search is repeated into which another process wrote: it may have seen half of a change."""
+_TRIES = 3
+"""How often a search is made into which another process writes: it may have seen half of a change."""
 Stage = Literal["reading", "embedding", "storing", "stored", "indexed"]
 """Where `add_file` is: at "stored" the document is safe, at "indexed" it can be found."""
 
@@ -195,18 +196,11 @@ class Library:
         told = on_stage or (lambda stage: None)
         told("reading")
         name = _plain_name(name)
-        before = self._store.added(collection, name)
-        if (
-            before
-            and path.is_file()
-            and (before[0].recipe, before[0].file_hash)
-            == (
-                self._intake.recipe,
-                file_hash(path),
-            )
-        ):
-            same = [self._store.document(item.id) for item in before]
-            return Added(tuple(document for document in same if document is not None), ())
+        if "/" in name and name.partition("/")[0] in (self._settings.documents.name, MIRRORED):
+            raise SourceError(f"{name} has the path of a file of the desk: rename its folder, or add the file alone.")
+        same = self._same(path, self._store.added(collection, name))
+        if same is not None:
+            return Added((same,), ())
         told("embedding")
         source = SourceFile(path, name, "", "added", collection, stamp_of(path))
         taken = self._intake.read(source, self._max_bytes, [])
@@ -260,15 +254,25 @@ class Library:
         """The `k` best passages for a query and its unit vector, from these collections only, best first."""
         row = np.asarray(vector, np.float32).reshape(-1)
         wanted = k if self._reranker is None else max(k, RERANKED)
-        for _ in range(_TRIES):
-            with self._reading():
-                before = self._derived.state
-                found = search(Indexes(self._store, self._derived), query, row, wanted, collections, only)
-            if self._store.state() == before:
-                break
+        found = self._undisturbed(
+            lambda: search(Indexes(self._store, self._derived), query, row, wanted, collections, only)
+        )
         if self._reranker is None:
             return found
         return replace(found, hits=tuple(rerank(found.hits, query, self._reranker)[:k]))
+
+    def _undisturbed(self, look: Callable[[], SearchResult]) -> SearchResult:
+        """What a search finds in one state of the library: repeated where another process wrote meanwhile, and in the
+        end with that one kept waiting."""
+        for _ in range(_TRIES):
+            with self._reading():
+                before = self._derived.state
+                found = look()
+            if self._store.state() == before:
+                return found
+        with self._writer.held():
+            self._refresh()
+            return look()
 
     def related(
         self, passages: Sequence[Passage], k: int, collections: frozenset[str], least: float = -1.0
