@@ -8,13 +8,13 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from desk.connectors import LOADERS, AnyConnector, Connector, at_home
+from desk.connectors import LOADERS, AnyConnector, Connector, Variable, at_home, web_address
 from desk.errors import DeskError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +22,7 @@ DEFAULT_DESK = ROOT / "desks" / "helpdesk"
 EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
+StoreName = Literal["local", "milvus"]
 EmbedderKind = Literal["minilm", "sentence-transformers", "openai"]
 _EMBEDDER_KEYS: dict[EmbedderKind, frozenset[str]] = {
     "minilm": frozenset(),
@@ -96,11 +97,37 @@ def _is_plain_address(url: str) -> bool:
     return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
+def _milvus_uri(value: str) -> str:
+    """A web address without credentials, the path of a file for Milvus Lite, or nothing. Raises ValueError."""
+    if not value or (value.endswith(".db") and "://" not in value):
+        return value
+    try:
+        return web_address(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or a file whose name ends in .db, for Milvus Lite") from None
+
+
+class MilvusFile(_Edge):
+    """Where Milvus is. `token_env` names the environment variable that holds the token (user:password)."""
+
+    uri: Annotated[str, AfterValidator(_milvus_uri)] = ""
+    token_env: Variable | Literal[""] = ""
+    prefix: str = Field(default="switchboard", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")
+
+
 class IndexFile(_Edge):
     chunk_tokens: int = Field(default=180, ge=40, le=250)
     passages: int = Field(default=5, ge=1, le=20)
     embedder: EmbedderFile = EmbedderFile()
     reranker: str = ""
+    store: StoreName = "local"
+    milvus: MilvusFile = MilvusFile()
+
+    @model_validator(mode="after")
+    def _milvus_has_a_place(self) -> "IndexFile":
+        if self.store == "milvus" and not self.milvus.uri:
+            raise ValueError("store: milvus needs milvus: {uri: ...} beside it")
+        return self
 
 
 class CollectionFile(_Edge):
@@ -194,6 +221,16 @@ class OpenAISettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MilvusSettings:
+    """Where passages are searched instead of on this machine. `uri` is an address, or a file for Milvus Lite;
+    the names of the desk's collections there begin with `prefix`."""
+
+    uri: str
+    token_env: str = ""
+    prefix: str = "switchboard"
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSettings:
     """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB.
 
@@ -212,6 +249,8 @@ class IndexSettings:
     connectors: tuple[Connector, ...] = ()
     embedder: SentenceTransformersSettings | OpenAISettings | None = None
     reranker: str | None = None
+    store: StoreName = "local"
+    milvus: MilvusSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +340,8 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             connectors=_connectors(root, file.connectors, RESERVED | file.collections.keys()),
             embedder=_embedder(root, file.index.embedder),
             reranker=_reranker(root, file.index.reranker),
+            store=file.index.store,
+            milvus=_milvus(state / "index", file.index.milvus),
         ),
         adapters=AdapterSettings(
             base=_base(root, file.models.base),
@@ -354,13 +395,27 @@ def secret(variable: str, connector: str) -> str:
 
     Read at the moment of use, so that no settings object ever holds it.
     """
+    return _value_of(variable, f"The connector {connector}")
+
+
+def milvus_token(settings: MilvusSettings) -> str:
+    """The token that Milvus wants, "" where none is named. Raises DeskError if its variable is absent or empty."""
+    return _value_of(settings.token_env, f"Milvus at {settings.uri}") if settings.token_env else ""
+
+
+def _value_of(variable: str, who: str) -> str:
     value = os.environ[variable].strip() if variable in os.environ else ""
     if not value:
-        raise DeskError(
-            f"The connector {connector} needs the environment variable {variable}, which is not set: set it and start "
-            "again."
-        )
+        raise DeskError(f"{who} needs the environment variable {variable}, which is not set: set it and start again.")
     return value
+
+
+def _milvus(state: Path, file: MilvusFile) -> MilvusSettings | None:
+    """Where Milvus is, if anywhere. A file's path that is relative is one in the folder of the library's state."""
+    if not file.uri:
+        return None
+    uri = file.uri if "://" in file.uri else str((state / Path(file.uri).expanduser()).resolve())
+    return MilvusSettings(uri, file.token_env, file.prefix)
 
 
 def _connectors(root: Path, connectors: tuple[Connector, ...], known: frozenset[str]) -> tuple[Connector, ...]:
@@ -474,7 +529,7 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
         if fault["type"] == "extra_forbidden":
             known = ", ".join(_keys_at(model, fault["loc"][:-1]))
             lines.append(f"unknown key {key!r}; accepted there: {known}")
-        elif fault["loc"][0] == "connectors":
+        elif fault["loc"][:1] == ("connectors",) or fault["loc"][:2] in {("index", "milvus"), ("index",)}:
             # Whoever put a secret there by mistake must not find it in a log: the value is never repeated.
             lines.append(f"{key!r}: {fault['msg']}")
         else:

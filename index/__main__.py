@@ -1,4 +1,4 @@
-"""The command line of the library: add, build, sync, status, search, remove, verify, backup, restore.
+"""The command line of the library: add, build, sync, status, search, remove, verify, backup, restore, migrate.
 
 Results go to standard output (one JSON object per line with --json), progress and logs to standard error.
 A command that fails says why in one sentence on standard error and exits with 2.
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     backup.add_argument("file", type=Path, metavar="FILE")
     back = command("restore", _restore, "put a backup in the library's place, also while the app runs")
     back.add_argument("file", type=Path, metavar="FILE")
+    migrate = command("migrate", _migrate, "make the index of the other store from the library")
+    migrate.add_argument("--to", choices=("milvus", "local"), required=True, help="the store to move to")
     return parser
 
 
@@ -293,6 +295,21 @@ def _restore(options: argparse.Namespace, settings: IndexSettings, write: Write)
         f"{contents.documents} documents are back from {options.file}; with the desk's files it is {documents} now."
     )
     write({"type": "restored", "restored": contents.documents, "documents": documents}, sentence)
+    return 0
+
+
+def _migrate(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
+    bar = ProgressBar(f"Writing to {options.to}")
+    with _opened(settings) as library:
+        try:
+            passages = library.migrate(options.to, bar)
+        finally:
+            bar.close()
+    sentence = (
+        f"The index in {options.to} holds all {passages} passages. To search there, set `store: {options.to}` below "
+    )
+    sentence += "`index:` in desk.yaml and start the program again."
+    write({"type": "migrated", "to": options.to, "passages": passages}, sentence)
     return 0
 
 

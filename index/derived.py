@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from index.document import NO_FILTER, Filter
 from index.errors import StoreError
 from index.lexical import HALF, LEXICAL_VERSION, LexicalIndex
+from index.search import PassageIndex
 from index.store import Changes, State, Store
 from index.vectors import METRIC, ExactVectors, GraphVectors, Within, build_graph, graph_hash, remove_graph
 
@@ -35,7 +37,7 @@ GRAPH_EXTRA = 2
 """How many candidates the graph puts forward for each passage that is wanted, since their sentences decide."""
 _SPARE = 4
 """How many times as many of the best by words are looked at for those that may be read, before all of these are."""
-_NOTHING = State("", -1, -1)
+NOTHING = State("", -1, -1)
 _MOST_WITHIN = 64
 """How many users' sets of passages are kept ready: at 100,000 passages one takes about 0.2 MB."""
 
@@ -84,6 +86,46 @@ class _Mark:
         return cls(library, int(revision)) if version == str(LEXICAL_VERSION) and revision.isdecimal() else None
 
 
+class LibraryIndex(PassageIndex, Protocol):
+    """What a library asks of its index, wherever that is. The caller holds the writer lock for these methods."""
+
+    state: State
+    """The state of the library that the index holds; NOTHING before it holds any."""
+
+    def load(self) -> None:
+        """Brings the index up to the store, whatever it held."""
+        ...
+
+    def catch_up(self) -> None:
+        """Takes in what the store has gained and lost since. No search may run meanwhile."""
+        ...
+
+    def prepare(self) -> Graph | None:
+        """Does what a build should leave done, beside what searches use meanwhile."""
+        ...
+
+    def tidy(self, prepared: Graph | None) -> None:
+        """Puts in place what was prepared. No search may run meanwhile."""
+        ...
+
+    def refresh_graph(self) -> None:
+        """Opens what another process has prepared since. No search may run meanwhile."""
+        ...
+
+    def drop_others(self) -> None:
+        """Forgets the vectors of every other model."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Where the index differs from the store, one sentence each."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """How vectors are searched."""
+        ...
+
+
 class Derived:
     """Both indexes. The caller holds the writer lock for every method but those that search."""
 
@@ -100,7 +142,7 @@ class Derived:
 
     def load(self) -> None:
         """Opens what is on disk and brings it up to the store; makes anew what is damaged or of another library."""
-        self.state = _NOTHING
+        self.state = NOTHING
         self.model = self._store.model(self._name, self._dimension)
         self._own = self._folder / f"vectors-{self.model}"
         self._own.mkdir(parents=True, exist_ok=True)
@@ -123,10 +165,10 @@ class Derived:
         now = self._store.state()
         if self.state == now:
             return
-        loaded = self.state != _NOTHING
+        loaded = self.state != NOTHING
         if loaded and ((self.state.library, self.state.embedded) != (now.library, now.embedded) or self._is_outdated()):
             return self.load()
-        since, self.state = self.state.revision, _NOTHING
+        since, self.state = self.state.revision, NOTHING
         changes = self._store.changes(since)
         self._take_words(now.library, changes.revision)
         members = np.concatenate([self._members, changes.added])
@@ -209,6 +251,11 @@ class Derived:
     def graph(self) -> Graph | None:
         """What the manifest says of the graph, where there is one."""
         return self._manifest.graph if self._graph is not None and self._manifest else None
+
+    @property
+    def description(self) -> str:
+        graph = self.graph
+        return "exact" if graph is None else f"graph of {graph.passages}, recall@10 {graph.recall_at_10:.3f}"
 
     def problems(self) -> list[str]:
         """Where the indexes differ from the store, one sentence each."""

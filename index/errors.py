@@ -6,7 +6,8 @@ LibraryError
 │   └── LimitError   a reader's own limit, which load_source puts the file's name in front of
 ├── EmbedderError    the embedding model is missing or not the expected one
 └── StoreError       the stored library and the program do not fit together
-    └── DamagedError the database is damaged; a backup brings it back
+    ├── DamagedError     the database is damaged; a backup brings it back
+    └── UnreachableError the service that searches does not answer; the library itself is safe
 """
 
 
@@ -32,3 +33,7 @@ class StoreError(LibraryError):
 
 class DamagedError(StoreError):
     """The database itself is damaged: what is derived from it cannot help."""
+
+
+class UnreachableError(StoreError):
+    """The service that passages are searched in does not answer. What is in the database is safe all the while."""

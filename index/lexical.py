@@ -18,7 +18,7 @@ from index.store import TextRow
 _ANALYZER = "switchboard_en"
 LEXICAL_VERSION = 2
 """Raised when texts are analysed differently: the index on disk is then made again."""
-_FIELDS = {"body": 1.0, "title": 0.6, "section": 0.8}
+FIELDS = {"body": 1.0, "title": 0.6, "section": 0.8}
 """Weights of the fields: body text first; chosen on the sample desk, where titles repeat common words."""
 COUNTED = 1000
 """A term in more passages than this is common: its passages are not counted one by one."""
@@ -84,6 +84,11 @@ def text_terms(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words_of(text)) - {""}
 
 
+def index_terms(text: str) -> list[str]:
+    """The stemmed terms of a stored text in order, each as often as it stands there: what an index counts."""
+    return list(_analyzer().analyze(_with_joined(text)))
+
+
 def query_terms(text: str) -> list[str]:
     """The stemmed terms of a query that are no stop words, each once, in order; 64 at most.
 
@@ -135,7 +140,7 @@ class LexicalIndex:
         builder.add_integer_field("updated", indexed=True, fast=True)
         for field in ("collection", "format", "source"):
             builder.add_text_field(field, tokenizer_name="raw", index_option="basic")
-        for field in _FIELDS:
+        for field in FIELDS:
             builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
         self._schema = builder.build()
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +235,7 @@ class LexicalIndex:
             [
                 (tantivy.Occur.Should, tantivy.Query.boost_query(self._term(field, term), weight))
                 for term in terms
-                for field, weight in _FIELDS.items()
+                for field, weight in FIELDS.items()
             ]
         )
 
@@ -253,7 +258,7 @@ class LexicalIndex:
         """
         found = {}
         for term in terms:
-            known = max(self._searcher.doc_freq(field, term) for field in _FIELDS)
+            known = max(self._searcher.doc_freq(field, term) for field in FIELDS)
             # Of what may not be read, not even that a word occurs in it may show.
             if known > COUNTED and share >= HALF and (share == 1 or self._occurs(term, collections)):
                 found[term] = min(total, round(known * share))
@@ -271,7 +276,7 @@ class LexicalIndex:
     def _anywhere(self, term: str, collections: frozenset[str]) -> Any:
         import tantivy
 
-        fields = tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(field, term)) for field in _FIELDS])
+        fields = tantivy.Query.boolean_query([(tantivy.Occur.Should, self._term(field, term)) for field in FIELDS])
         both = [(tantivy.Occur.Must, fields), (tantivy.Occur.Must, self._inside(collections))]
         return tantivy.Query.boolean_query(both)
 

@@ -3,6 +3,8 @@
 It knows nothing of models that write, of routes or of pages.
 """
 
+import contextlib
+import logging
 import re
 import secrets
 import shutil
@@ -10,7 +12,6 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from desk.config import IndexSettings
+from desk.config import IndexSettings, StoreName
 from index.archive import member_file
 from index.backup import Contents, pack, restore, snapshot
 from index.build import (
@@ -33,7 +34,7 @@ from index.build import (
     stamp_of,
 )
 from index.connectors.sync import sync_due
-from index.derived import EXACT_ROWS, Derived
+from index.derived import EXACT_ROWS, Derived, LibraryIndex
 from index.document import (
     DESK_COLLECTION,
     NO_FILTER,
@@ -45,9 +46,11 @@ from index.document import (
     SearchResult,
 )
 from index.embed import Embedder, open_embedder, token_counter
-from index.errors import SourceError, StoreError
+from index.errors import SourceError, StoreError, UnreachableError
 from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
+from index.milvus import MilvusIndex, Tell
+from index.milvus_service import MilvusService
 from index.rank import mean_vector
 from index.related import RelatedDocument, passage_vector, related, section_around
 from index.rerank import RERANKED, CrossEncoderReranker, rerank
@@ -55,6 +58,7 @@ from index.search import Indexes, search
 from index.sources import FORMATS, file_hash
 from index.store import Store, Stored
 
+_LOG = logging.getLogger(__name__)
 _UNPACKED = "unpacked"
 """The folder of files that were unpacked from archives to be shown."""
 _TRIES = 3
@@ -114,6 +118,7 @@ class Library:
     def __init__(self, settings: IndexSettings, embedder: Embedder, exact_rows: int = EXACT_ROWS) -> None:
         self._settings = settings
         self._embedder = embedder
+        self._exact_rows = exact_rows
         self._folders = Folders(settings)
         self._reranker = CrossEncoderReranker(settings.reranker) if settings.reranker else None
         self._uploads = settings.state / "uploads"
@@ -123,14 +128,7 @@ class Library:
         self._store = Store(settings.state / "library.sqlite")
         with self._writer.held():
             sweep(settings.state)
-            self._derived = Derived(
-                self._store,
-                settings.state / "derived",
-                embedder.name,
-                embedder.dimension,
-                settings.threads,
-                exact_rows,
-            )
+            self._derived = self._open_index(settings.store)
             self._drop_orphans()
 
     @classmethod
@@ -141,6 +139,17 @@ class Library:
         cannot be used.
         """
         return cls(settings, embedder, exact_rows)
+
+    def _open_index(self, store: StoreName, tell: Tell = lambda done, total: None) -> LibraryIndex:
+        """The index of a store, brought up to the library."""
+        settings, folder = self._settings, self._settings.state / "derived"
+        name, dimension = self._embedder.name, self._embedder.dimension
+        if store == "local":
+            return Derived(self._store, folder, name, dimension, settings.threads, self._exact_rows)
+        if settings.milvus is None:
+            raise StoreError("desk.yaml does not say where Milvus is: add index.milvus.uri (docs/milvus.md).")
+        service = MilvusService(settings.milvus)
+        return MilvusIndex(self._store, service, folder, name, dimension, settings.milvus.prefix, tell)
 
     @property
     def embedder(self) -> Embedder:
@@ -191,7 +200,8 @@ class Library:
         on_stage: Callable[[Stage], None] | None = None,
     ) -> Added:
         """Adds a copy of a file, in place of the one with the same name in the collection; it can be found
-        at once. Raises SourceError if the file cannot be read; nothing is changed then.
+        at once. Raises SourceError if the file cannot be read; nothing is changed then. Raises UnreachableError if it
+        is stored but the service that searches does not answer: it is found once that does.
         """
         told = on_stage or (lambda stage: None)
         told("reading")
@@ -215,8 +225,12 @@ class Library:
             except OSError as error:
                 raise SourceError(f"{name} cannot be kept ({error.strerror}): check space and rights.") from None
             gone = tuple(item.id for item in self._store.added(collection, name))
-            self._put([Replacement(entries, gone)], told)
-            self._drop_orphans()
+            try:
+                self._put([Replacement(entries, gone)], told)
+            except UnreachableError as error:
+                raise UnreachableError(f"{name} is stored, but cannot be found yet: {error}") from None
+            finally:
+                self._drop_orphans()
         failures = tuple((failure.path, failure.reason) for failure in taken.failures)
         return Added(tuple(entry.document for entry in entries), failures)
 
@@ -240,7 +254,10 @@ class Library:
                 f"{document_id} belongs to the desk: delete the file {path} and run `python -m index build`."
             )
         with self._writer.held():
-            self._put([Replacement((), (document_id,))])
+            try:
+                self._put([Replacement((), (document_id,))])
+            except UnreachableError as error:
+                _LOG.warning("%s is removed; the index learns of it later: %s", document_id, error)
             self._drop_orphans()
 
     def search(
@@ -339,14 +356,13 @@ class Library:
 
     def status(self) -> LibraryStatus:
         documents = self._store.documents()
-        graph = self._derived.graph
         return LibraryStatus(
             documents=len(documents),
             passages=sum(info.passages for info in documents),
             formats=dict(sorted(Counter(info.format for info in documents).items())),
             embedding_model=self._embedder.name,
             chunk_tokens=self._settings.chunk_tokens,
-            index="exact" if graph is None else f"graph of {graph.passages}, recall@10 {graph.recall_at_10:.3f}",
+            index=self._derived.description,
             state=str(self._settings.state),
             stale=self.is_stale(),
             failures=tuple((failure.path, failure.reason) for failure in self._store.failures()),
@@ -363,6 +379,26 @@ class Library:
             return pack(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def migrate(self, store: StoreName, on_progress: Callable[[BuildProgress], None] | None = None) -> int:
+        """Makes the index of the other store from the database, and checks it; how many passages it holds.
+
+        This library goes on with the one that it has, until desk.yaml names the other. Raises StoreError if it cannot
+        be made; what is half made is made anew the next time.
+        """
+        if store == self._settings.store:
+            raise StoreError(f"This desk's index is {store} already: index.store in desk.yaml says so.")
+        tell = on_progress or (lambda progress: None)
+        with self._writer.held():
+            passages = self._store.counts()[1]
+            tell(BuildProgress(0, passages, store, "passage"))
+            index = self._open_index(store, lambda done, total: tell(BuildProgress(done, total, store, "passage")))
+            index.catch_up()  # raises what opening only warns of
+            index.tidy(index.prepare())
+            if problems := index.problems():
+                raise StoreError(f"The index was not moved: {' '.join(problems)}")
+            tell(BuildProgress(passages, passages, store, "passage"))
+        return passages
 
     def verify(self) -> list[str]:
         """What is wrong with the stored library, one sentence each; nothing if all is well."""
@@ -387,7 +423,7 @@ class Library:
     def _max_bytes(self) -> int:
         return self._settings.upload_mb * 1_000_000
 
-    @contextmanager
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         """The indexes as they are, after taking in what another process may have written."""
         while True:
@@ -419,9 +455,13 @@ class Library:
                 self._derived.drop_others()
 
     def _put(self, group: Sequence[Replacement], told: Callable[[Stage], None] = lambda stage: None) -> None:
-        """Stores replacements and lets searches see them, all at one moment; safe from then on."""
+        """Stores replacements and lets searches see them, all at one moment; safe from then on.
+
+        Raises UnreachableError if the index is a service that does not answer: all is stored then all the same.
+        """
         with self._writer.held():
-            self._refresh()
+            with contextlib.suppress(UnreachableError):
+                self._refresh()
             with self._lock.alone():
                 for one in group:
                     # An added file that is read anew may have been replaced or removed by its owner meanwhile.

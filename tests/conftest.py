@@ -1,8 +1,11 @@
 """What tests share: the sample desk assembled once, a running server, and a browser."""
 
+import contextlib
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +41,43 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["SWITCHBOARD_HOME"]
     else:
         os.environ["SWITCHBOARD_HOME"] = before
+
+
+class MilvusServer:
+    """Milvus Lite as a server of its own, which can be stopped and started again with what it holds."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = int(free.getsockname()[1])
+        self._folder = folder
+        self.address = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        where = ["--data-dir", str(self._folder), "--host", "127.0.0.1", "--port", str(self._port)]
+        with self._folder.with_suffix(".log").open("a") as log:
+            command = [sys.executable, "-m", "milvus_lite", "server", *where]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+                return
+            time.sleep(0.05)
+        pytest.fail(f"Milvus Lite did not start: {self._folder.with_suffix('.log').read_text()[-500:]}")
+
+    def stop(self) -> None:
+        """Ends it at once, as a crash would."""
+        self._process.kill()
+        self._process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A server for all tests of the run: each has collections under a prefix of its own."""
+    server = MilvusServer(tmp_path_factory.mktemp("milvus") / "data")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from desk.config import DEFAULT_DESK, load_desk, state_root
+from desk.config import DEFAULT_DESK, MilvusSettings, load_desk, state_root
 from desk.errors import DeskError
 
 
@@ -117,3 +117,33 @@ def test_the_app_listens_for_this_machine_alone_unless_told_otherwise(
     assert load_desk(desk).app.host == "0.0.0.0"
     monkeypatch.setenv("SWITCHBOARD_HOST", "192.0.2.7")
     assert load_desk(desk).app.host == "192.0.2.7"
+
+
+def test_a_desk_is_searched_locally_unless_it_says_where_milvus_is(desk: Path) -> None:
+    settings = load_desk(desk).index
+    assert (settings.store, settings.milvus) == ("local", None)
+    change(desk / "desk.yaml", index={"store": "milvus"})
+    assert "store: milvus needs milvus: {uri: ...} beside it" in fault(desk)
+    change(desk / "desk.yaml", index={"milvus": {"uri": "https://milvus.example:19530", "token_env": "OUR_TOKEN"}})
+    settings = load_desk(desk).index
+    expected = MilvusSettings("https://milvus.example:19530", "OUR_TOKEN", "switchboard")
+    assert (settings.store, settings.milvus) == ("local", expected)
+    change(desk / "desk.yaml", index={"store": "milvus", "milvus": {"uri": "inside/passages.db", "prefix": "mine"}})
+    settings = load_desk(desk).index
+    assert settings.milvus == MilvusSettings(str(settings.state / "inside" / "passages.db"), "", "mine")
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        ({"uri": "https://ann:sesame@milvus.example"}, "must not hold a user or a password"),
+        ({"uri": "milvus.example:19530/sesame"}, "a file whose name ends in .db"),
+        ({"uri": "a.db", "token_env": "ann:sesame"}, "milvus.token_env"),
+        ({"uri": "a.db", "prefix": "1-sesame"}, "milvus.prefix"),
+        ({"uri": "a.db", "colour": "red"}, "accepted there: prefix, token_env, uri"),
+    ],
+)
+def test_what_is_wrong_about_milvus_is_said_without_the_value(desk: Path, group: dict[str, str], reason: str) -> None:
+    change(desk / "desk.yaml", index={"store": "milvus", "milvus": group})
+    message = fault(desk)
+    assert reason in message and "sesame" not in message

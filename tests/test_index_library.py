@@ -1,6 +1,7 @@
 """The library follows its files, loses nothing in a crash, and keeps what is whose apart."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from fakes import HashEmbedder
 from numpy.typing import NDArray
 
-from desk.config import ROOT, CollectionSettings, IndexSettings
+from desk.config import ROOT, CollectionSettings, IndexSettings, MilvusSettings
 from index.build import BuildProgress
 from index.document import DESK_COLLECTION, NO_GROUPS, Filter, ScoredPassage
 from index.errors import SourceError, StoreError
@@ -24,8 +25,20 @@ from index.library import Library
 ALL = frozenset({DESK_COLLECTION})
 
 
+@pytest.fixture(params=["exact", "graph", "milvus"])
+def index(request: pytest.FixtureRequest) -> str:
+    """How passages are searched: the same holds everywhere. `local` below leaves Milvus out."""
+    return str(request.param)
+
+
+local = pytest.mark.parametrize("index", ["exact", "graph"], indirect=True)
+"""For damage to files that a local index alone has; that to collections is in test_index_milvus.py."""
+once = pytest.mark.parametrize("index", ["exact"], indirect=True)
+"""For what happens before any index is asked."""
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> IndexSettings:
+def settings(tmp_path: Path, index: str, request: pytest.FixtureRequest) -> IndexSettings:
     """A desk of two files under the test's folder."""
     documents = tmp_path / "desk" / "documents"
     (documents / "it").mkdir(parents=True)
@@ -39,13 +52,20 @@ def settings(tmp_path: Path) -> IndexSettings:
         passages=5,
         upload_mb=1,
         threads=1,
+        store="milvus" if index == "milvus" else "local",
+        milvus=place(request.getfixturevalue("milvus").address) if index == "milvus" else None,
     )
 
 
-@pytest.fixture(params=[200_000, 2], ids=["exact", "graph"])
-def exact_rows(request: pytest.FixtureRequest) -> int:
-    """With how many vectors a graph takes over: the same holds on both sides."""
-    return int(request.param)
+def place(address: str) -> MilvusSettings:
+    """Collections that no other test has."""
+    return MilvusSettings(address, prefix=f"t{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def exact_rows(index: str) -> int:
+    """With how many vectors a graph takes over."""
+    return 2 if index == "graph" else 200_000
 
 
 @pytest.fixture
@@ -244,6 +264,7 @@ def test_a_refused_upload_leaves_nothing_behind(library: Library, tmp_path: Path
     assert library.verify() == []
 
 
+@once
 @pytest.mark.parametrize("name", ["../../../evil.txt", "/etc/evil.txt", "..\\..\\evil.txt", "a/b/../evil.txt"])
 def test_an_upload_cannot_leave_its_folder(library: Library, tmp_path: Path, name: str) -> None:
     document = library.add_file(upload(tmp_path, "x.txt", "text"), name=name, collection="ann").documents[0]
@@ -350,6 +371,7 @@ def test_a_library_is_the_same_after_it_is_opened_again(library: Library, settin
     again.close()
 
 
+@local
 @pytest.mark.parametrize("damage", ["words", "words gone", "manifest", "graph", "owners", "all gone"])
 def test_damaged_indexes_are_made_again_from_the_database(
     library: Library, settings: IndexSettings, damage: str, exact_rows: int
@@ -380,6 +402,7 @@ def test_damaged_indexes_are_made_again_from_the_database(
     again.close()
 
 
+@once
 def test_a_database_that_is_none_is_refused(settings: IndexSettings) -> None:
     settings.state.mkdir(parents=True)
     (settings.state / "library.sqlite").write_bytes(b"this is no database at all" * 100)
@@ -391,11 +414,12 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from fakes import HashEmbedder
-from desk.config import IndexSettings
+from desk.config import IndexSettings, MilvusSettings
 from index.library import Library
 
-folder, stage = Path(sys.argv[1]), sys.argv[2]
-settings = IndexSettings(folder / "desk" / "documents", folder / "state", folder / "models", 60, 5, 1, 1)
+folder, stage, address, prefix = Path(sys.argv[1]), *sys.argv[2:]
+store = {"store": "milvus", "milvus": MilvusSettings(address, prefix=prefix)} if address else {}
+settings = IndexSettings(folder / "desk" / "documents", folder / "state", folder / "models", 60, 5, 1, 1, **store)
 library = Library.open(settings, HashEmbedder())
 library.add_file(folder / "new.txt", name="up.txt", collection="ann",
                  on_stage=lambda now: os._exit(9) if now == stage else None)
@@ -413,7 +437,8 @@ def test_a_crash_in_the_middle_of_an_upload_leaves_all_or_nothing(
     library.close()
     upload(tmp_path, "new.txt", "New zebra.")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    command = [sys.executable, "-c", KILLED, str(tmp_path), stage]
+    where = [settings.milvus.uri, settings.milvus.prefix] if settings.milvus else ["", ""]
+    command = [sys.executable, "-c", KILLED, str(tmp_path), stage, *where]
     assert subprocess.run(command, env=environment, cwd=tmp_path, check=False).returncode == 9
     again = Library.open(settings, HashEmbedder())
     found = [hit.passage.text for hit in hits(again, "zebra", frozenset({"ann"}))]
@@ -538,7 +563,9 @@ def test_verify_names_what_is_wrong(library: Library, settings: IndexSettings, t
 
 def test_document_ids_of_the_desk_survive_a_rebuild_from_nothing(library: Library, settings: IndexSettings) -> None:
     ids = {info.path: info.id for info in library.documents()}
-    other = Library.open(replace(settings, state=settings.state.parent / "elsewhere"), HashEmbedder())
+    beside = settings.milvus and place(settings.milvus.uri)
+    elsewhere = replace(settings, state=settings.state.parent / "elsewhere", milvus=beside)
+    other = Library.open(elsewhere, HashEmbedder())
     other.build()
     assert {info.path: info.id for info in other.documents()} == ids
     other.close()

@@ -27,7 +27,7 @@ from chains.turn import (
 )
 from desk.config import UPLOADS
 from index.document import NO_GROUPS
-from index.errors import LibraryError
+from index.errors import LibraryError, UnreachableError
 from index.library import Added
 
 AUTO = "auto"
@@ -93,6 +93,8 @@ class ChatPage:
             try:
                 added = self.board.library.add_file(path, name=path.name, collection=collection_of(user))
                 sentences.append(_said(added, path.name))
+            except UnreachableError as error:
+                sentences.append(str(error))
             except LibraryError as error:
                 sentences.append(f"Not added: {error}")
         return (render.note("\n".join(sentences)) if sentences else "") + before, None
