@@ -284,7 +284,7 @@ def test_a_connector_is_due_after_its_interval(every_s: int | None, last: LastRu
 @pytest.fixture
 def settings(share: Path, tmp_path: Path) -> IndexSettings:
     connectors = (connector(share, every="1h", collection="staff"), connector(share / "it", name="it"))
-    return IndexSettings(tmp_path, tmp_path / "state", tmp_path / "models", 60, 5, 1, 1, connectors)
+    return IndexSettings(tmp_path, tmp_path / "state", tmp_path / "models", 60, 5, 1, 1, connectors=connectors)
 
 
 def test_only_due_connectors_run_and_a_broken_one_keeps_nobody_back(settings: IndexSettings, share: Path) -> None:
