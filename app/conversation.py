@@ -74,7 +74,7 @@ class Conversation:
             if shown is self.growing and not shown.finished:
                 html = render.writing(shown.html or '<div class="sb-wait">…</div>')
             else:
-                html = shown.html or render.note("Stopped before an answer began.")
+                html = shown.html if shown.finished else shown.html + render.note("Stopped.")
             rows.append({"role": "assistant", "content": html})
         return rows
 

@@ -1,7 +1,7 @@
 """Run as a program: changes a library, and is killed while it does so. `test_index_crash.py` starts it.
 
-`steps OPERATION STRIDE`: runs the operation again and again on fresh copies of a library, each time killed (SIGKILL) at
-another line of the library's own code, and checks what is left. `run OPERATION`: runs it once, to be killed from
+`steps OPERATION STRIDE`: runs the operation again and again on fresh copies of a library, each time killed (SIGKILL)
+before another line of the library's own code, and checks what is left. `run OPERATION`: runs it once, to be killed from
 outside. `check`: checks what is left in a folder. Each check prints what is wrong; nothing means that all is well.
 """
 
@@ -201,23 +201,51 @@ def checked(folder: Path, operation: str) -> None:
     os.waitpid(child, 0)
 
 
+def first_steps(operation: str, folder: Path) -> list[int]:
+    """At which steps of an operation a line of the library's code runs for the first time."""
+    seen: dict[tuple[str, int], int] = {}
+    told, tell = os.pipe()
+    if os.fork() == 0:
+        step = 0
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal step
+            if frame.f_code.co_filename not in WATCHED:
+                return None
+            if event == "line":
+                step += 1
+                seen.setdefault((frame.f_code.co_filename, frame.f_lineno), step)
+            return trace
+
+        sys.settrace(trace)
+        OPERATIONS[operation](folder)
+        sys.settrace(None)
+        with os.fdopen(tell, "w") as out:
+            out.write(" ".join(map(str, sorted(seen.values()))))
+        os._exit(0)
+    os.close(tell)
+    with os.fdopen(told) as found:
+        steps = [int(word) for word in found.read().split()]
+    os.wait()
+    return steps
+
+
 def steps(operation: str, stride: int, template: Path) -> None:
-    """Kills the operation at every `stride`-th step, and checks after each."""
-    step, killed = 1, 0
-    while True:
+    """Kills the operation before every `stride`-th line that it runs, where it first does, and checks after each."""
+    folder = template.with_name(f"{operation}-steps")
+    shutil.copytree(template, folder)
+    chosen = first_steps(operation, folder)
+    shutil.rmtree(folder)
+    killed = 0
+    for step in chosen[::stride]:
         folder = template.with_name(f"{operation}-{step}")
         shutil.copytree(template, folder)
-        reached = killed_at(step, operation, folder)
-        if reached:
-            killed += 1
-            sys.stdout.write(f"[{operation} step {step}]\n")
-            sys.stdout.flush()
-            checked(folder, operation)
+        killed += killed_at(step, operation, folder)
+        sys.stdout.write(f"[{operation} step {step}]\n")
+        sys.stdout.flush()
+        checked(folder, operation)
         shutil.rmtree(folder)
-        if not reached:
-            print(f"killed {killed} times in {step - 1} steps", flush=True)
-            return
-        step += stride
+    print(f"killed {killed} times of {len(chosen)} lines", flush=True)
 
 
 if __name__ == "__main__":
