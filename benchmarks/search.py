@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from numpy.typing import NDArray  # noqa: E402
 from desk.config import IndexSettings, load_desk  # noqa: E402
 from index.document import DESK_COLLECTION, Document, Passage  # noqa: E402
 from index.library import Library  # noqa: E402
-from index.store import Entry, Store, Stored  # noqa: E402
+from index.store import Store  # noqa: E402
+from index.stored import Entry, Stored  # noqa: E402
 
 DIMENSION = 384
 PER_DOCUMENT = 100
@@ -42,13 +43,15 @@ Vectors = NDArray[np.float32]
 
 
 class Synthetic:
-    """Stands for an embedding model: the library's name and dimension of its vectors. Embeds nothing."""
+    """An embedding model without meaning: each text has a unit vector of its own, the same on every call."""
 
     name = "synthetic"
     dimension = DIMENSION
 
-    def embed(self, texts: list[str]) -> Vectors:
-        raise NotImplementedError
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        rows = np.stack([np.random.default_rng(list(text.encode())).normal(size=DIMENSION) for text in texts])
+        unit: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return unit
 
     embed_queries = embed
 

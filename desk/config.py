@@ -6,30 +6,31 @@ models or indexes.
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
-from desk.connectors import LOADERS, AnyConnector, Connector, Variable, at_home, web_address
+from desk.connectors import LOADERS, AnyConnector, Connector, at_home
+from desk.edge import Edge
 from desk.errors import DeskError
+from desk.index_file import (
+    EmbedderFile,
+    IndexFile,
+    MilvusFile,
+    MilvusSettings,
+    OpenAISettings,
+    SentenceTransformersSettings,
+    StoreName,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_DESK = ROOT / "desks" / "helpdesk"
 EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
-StoreName = Literal["local", "milvus"]
-EmbedderKind = Literal["minilm", "sentence-transformers", "openai"]
-_EMBEDDER_KEYS: dict[EmbedderKind, frozenset[str]] = {
-    "minilm": frozenset(),
-    "sentence-transformers": frozenset({"model", "download"}),
-    "openai": frozenset({"model", "url", "key", "dimensions", "batch", "tokens", "query_task", "passage_task"}),
-}
-"""What may be set beside each kind of embedder."""
 _NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url"})
 """Keys whose bad values are not repeated: a secret may have been written there by mistake."""
 
@@ -42,123 +43,48 @@ UPLOADS = "user:"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-class _Edge(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelsFile(_Edge):
+class ModelsFile(Edge):
     base: str = "embedded"
     quantization: Quantization = "auto"
     threads: int = Field(default=2, ge=1, le=256)
 
 
-class LimitsFile(_Edge):
+class LimitsFile(Edge):
     upload_mb: int = Field(default=20, ge=1, le=1000)
     question_chars: int = Field(default=8000, ge=100, le=100_000)
     answer_tokens: int = Field(default=256, ge=16, le=4096)
     parallel_turns: int = Field(default=8, ge=1, le=256)
 
 
-class EmbedderFile(_Edge):
-    """Which model makes the vectors. `key` names an environment variable: no secret is written into a file."""
-
-    kind: EmbedderKind = "minilm"
-    model: str = ""
-    download: bool = False
-    url: str = ""
-    key: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
-    dimensions: int = Field(default=0, ge=0, le=65536)
-    batch: int = Field(default=32, ge=1, le=2048)
-    tokens: int = Field(default=8191, ge=16, le=1_000_000)
-    query_task: str = ""
-    passage_task: str = ""
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        accepted = _EMBEDDER_KEYS[self.kind]
-        unfit = sorted(self.model_fields_set - accepted - {"kind"})
-        if unfit:
-            raise ValueError(f"{', '.join(unfit)} cannot be set with kind {self.kind}")
-        missing = [name for name in ("model", "url") if name in accepted and not getattr(self, name).strip()]
-        if missing:
-            raise ValueError(f"kind {self.kind} needs {' and '.join(missing)}")
-        if self.url and not _is_plain_address(self.url):
-            raise ValueError("url must be http(s)://HOST[:PORT][/PATH], without user, password, query or fragment")
-        return self
-
-
-def _is_plain_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    plain = not (parts.username or parts.password or parts.query or parts.fragment or re.search(r"[\s@?#]", url))
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _milvus_uri(value: str) -> str:
-    """A web address without credentials, the path of a file for Milvus Lite, or nothing. Raises ValueError."""
-    if not value or (value.endswith(".db") and "://" not in value):
-        return value
-    try:
-        return web_address(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; or a file whose name ends in .db, for Milvus Lite") from None
-
-
-class MilvusFile(_Edge):
-    """Where Milvus is. `token_env` names the environment variable that holds the token (user:password)."""
-
-    uri: Annotated[str, AfterValidator(_milvus_uri)] = ""
-    token_env: Variable | Literal[""] = ""
-    prefix: str = Field(default="switchboard", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")
-
-
-class IndexFile(_Edge):
-    chunk_tokens: int = Field(default=180, ge=40, le=250)
-    passages: int = Field(default=5, ge=1, le=20)
-    embedder: EmbedderFile = EmbedderFile()
-    reranker: str = ""
-    store: StoreName = "local"
-    milvus: MilvusFile = MilvusFile()
-
-    @model_validator(mode="after")
-    def _milvus_has_a_place(self) -> "IndexFile":
-        if self.store == "milvus" and not self.milvus.uri:
-            raise ValueError("store: milvus needs milvus: {uri: ...} beside it")
-        return self
-
-
-class CollectionFile(_Edge):
+class CollectionFile(Edge):
     """Documents (of a folder, or of connectors) that only members of some groups may read; none means everyone."""
 
     folder: str | None = None
     groups: tuple[str, ...] = ()
 
 
-class DeskFile(_Edge):
+class DeskFile(Edge):
     title: str
     description: str
     examples: tuple[str, ...] = ()
     contact: str = ""
     models: ModelsFile = ModelsFile()
     index: IndexFile = IndexFile()
-    collections: dict[str, CollectionFile] = {}
+    collections: dict[str, CollectionFile] = Field(default={})
     limits: LimitsFile = LimitsFile()
     connectors: tuple[AnyConnector, ...] = ()
 
 
-class RoutesFile(_Edge):
+class RoutesFile(Edge):
     """Utterances by what should answer them. Adapters also bring their own training questions."""
 
     retrieval: tuple[str, ...] = Field(min_length=1)
-    adapters: dict[str, tuple[str, ...]] = {}
-    workflows: dict[str, tuple[str, ...]] = {}
+    adapters: dict[str, tuple[str, ...]] = Field(default={})
+    workflows: dict[str, tuple[str, ...]] = Field(default={})
     out_of_scope: tuple[str, ...] = Field(min_length=1)
 
 
-class FieldFile(_Edge):
+class FieldFile(Edge):
     """One field of a workflow's output: its title on the page and the values it may take."""
 
     title: str
@@ -166,7 +92,7 @@ class FieldFile(_Edge):
     choices: tuple[str, ...] = Field(min_length=2)
 
 
-class WorkflowFile(_Edge):
+class WorkflowFile(Edge):
     title: str
     adapter: str
     instruction: str
@@ -196,38 +122,6 @@ class CollectionSettings:
     name: str
     folder: str | None
     groups: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceTransformersSettings:
-    """`model` is a folder, or an id of the hub."""
-
-    model: str
-    download: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAISettings:
-    """A service at `url`. `dimensions` 0: as many as the model gives; `batch` in texts, `tokens` of one text."""
-
-    url: str
-    model: str
-    key: str = field(repr=False)
-    dimensions: int
-    batch: int
-    tokens: int
-    query_task: str
-    passage_task: str
-
-
-@dataclass(frozen=True, slots=True)
-class MilvusSettings:
-    """Where passages are searched instead of on this machine. `uri` is an address, or a file for Milvus Lite;
-    the names of the desk's collections there begin with `prefix`."""
-
-    uri: str
-    token_env: str = ""
-    prefix: str = "switchboard"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,23 @@
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from desk.config import IndexSettings
 from index.blocks import TextAssembler, one_line
-from index.chunk import cut, embedded_text, sentences
+from index.chunk import cut
 from index.derived import Derived
-from index.document import DESK_COLLECTION, Document, Passage
+from index.document import DESK_COLLECTION, Document
 from index.embed import Embedder, token_counter
+from index.intake import embed_parts
 from index.search import Indexes
-from index.store import Entry, Store, Stored
+from index.store import Store
+from index.stored import Entry, Stored
+from index.vectors import batched
 
 Place = tuple[str, int, int]
 """A passage's document, start and end."""
@@ -53,12 +54,21 @@ def corpus_of(documents: Iterable[Document], embedder: Embedder, settings: Index
         try:
             model = store.model(embedder.name, embedder.dimension)
             done = total = 0
-            for group in _groups(documents, _TOGETHER):
+            for group in batched(documents, _TOGETHER):
                 cuts = [cut(document, settings.chunk_tokens, count) for document in group]
-                vectors = _embedded(group, cuts, embedder)
+                vectors = iter(
+                    embed_parts(
+                        embedder,
+                        [
+                            (document.title, passage.section, passage.text)
+                            for document, own in zip(group, cuts, strict=True)
+                            for passage in own
+                        ],
+                    )
+                )
                 entries = [
-                    Entry(document, own, tuple(rows), _stored(document))
-                    for document, own, rows in zip(group, cuts, vectors, strict=True)
+                    Entry(document, own, tuple(islice(vectors, len(own))), _stored(document))
+                    for document, own in zip(group, cuts, strict=True)
                 ]
                 store.put(entries, [], model)
                 done, total = done + len(group), total + sum(map(len, cuts))
@@ -72,36 +82,3 @@ def corpus_of(documents: Iterable[Document], embedder: Embedder, settings: Index
 
 def _stored(document: Document) -> Stored:
     return Stored(document.id, document.path, document.path, "desk", document.collection, "", "", "")
-
-
-def _groups(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    for document in documents:
-        group.append(document)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _embedded(
-    documents: Sequence[Document], cuts: Sequence[Sequence[Passage]], embedder: Embedder
-) -> list[list[NDArray[np.float32]]]:
-    """For each passage of each document the (sentences, d) vectors of its sentences, with title and section."""
-    spans = [[sentences(passage.text) for passage in own] for own in cuts]
-    texts = [
-        embedded_text(document.title, passage.section, passage.text[start:end])
-        for document, own, of_document in zip(documents, cuts, spans, strict=True)
-        for passage, of_passage in zip(own, of_document, strict=True)
-        for start, end in of_passage
-    ]
-    rows = embedder.embed(texts)
-    at = 0
-    found: list[list[NDArray[np.float32]]] = []
-    for of_document in spans:
-        found.append([])
-        for of_passage in of_document:
-            found[-1].append(rows[at : at + len(of_passage)])
-            at += len(of_passage)
-    return found

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +163,13 @@ def _chosen(paths: list[Path], settings: IndexSettings) -> Iterator[tuple[Path, 
 
 
 def _build(options: argparse.Namespace, settings: IndexSettings, write: Write) -> int:
-    library = Library.open(settings, open_embedder(settings))
-    try:
+    with closing(Library.open(settings, open_embedder(settings))) as library:
         _build_once(library, write)
         while options.watch:
             time.sleep(WATCH_S)
             if library.is_stale():
                 time.sleep(WATCH_S)  # a file that is being copied is not read half
                 _build_once(library, write)
-    finally:
-        library.close()
     return 0
 
 
@@ -196,11 +193,8 @@ def _sync(options: argparse.Namespace, settings: IndexSettings, write: Write) ->
         write({"type": "synced"} | dataclasses.asdict(report), sentence)
 
     sync_all(settings, options.name, tell)
-    library = Library.open(settings, open_embedder(settings))
-    try:
+    with closing(Library.open(settings, open_embedder(settings))) as library:
         _build_once(library, write)
-    finally:
-        library.close()
     return 1 if incomplete else 0
 
 

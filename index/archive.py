@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from index.errors import SourceError
+from index.names import plain_name
 
 MAX_UNPACKED_BYTES = 200_000_000
 MAX_TREE_BYTES = 40_000_000
@@ -27,9 +28,8 @@ _STRINGS_FACTOR = 8
 """Each shared string becomes an object on the way, in about 30 microseconds."""
 _STYLES_FACTOR = 16
 """Each style becomes an object of about a kilobyte, for twelve bytes or more in the file."""
-_MAX_NAME = 150
-_MAX_FOLDERS = 20
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
+"""What zipfile raises for archives that are damaged, encrypted, or packed in a way that it does not know."""
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 
 
@@ -73,7 +73,7 @@ def _tags(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
         with archive.open(item) as part:
             while piece := part.read(1_000_000):
                 count += piece.count(b"<") - piece.count(b"</")
-    except _DAMAGED:
+    except DAMAGED:
         return 0  # what is wrong with it is said by whoever reads it
     return count
 
@@ -85,7 +85,7 @@ def open_archive(path: Path, name: str) -> zipfile.ZipFile:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except DAMAGED:
         raise SourceError(f"{name} is damaged or no zip archive: pack it again.") from None
     try:
         _check(archive, path.stat().st_size, name)
@@ -118,7 +118,7 @@ def member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """
     found: dict[str, zipfile.ZipInfo] = {}
     for item in archive.infolist():
-        plain = _plain_name(item.filename)
+        plain = plain_name(item.filename)
         hidden = any(part.startswith((".", "~$", "__MACOSX")) for part in plain.split("/"))
         if item.is_dir() or not plain or hidden:
             continue
@@ -143,7 +143,7 @@ def unpack(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str, folder: P
     try:
         with archive.open(item) as source, file.open("wb") as target:
             shutil.copyfileobj(source, target)
-    except _DAMAGED:
+    except DAMAGED:
         file.unlink(missing_ok=True)
         raise SourceError(f"{name} is damaged in the archive: pack it again.") from None
     return file
@@ -162,13 +162,3 @@ def member_file(path: Path, inner: str, folder: Path) -> Path:
             if name.lower().endswith(".zip") and inner.startswith(f"{name}/"):
                 return member_file(unpack(archive, item, name, folder), inner[len(name) + 1 :], folder)
     raise SourceError(f"{path.name} no longer holds {inner}: add the archive again.")
-
-
-def _plain_name(stated: str) -> str:
-    parts = []
-    for part in stated.replace("\\", "/").split("/"):
-        plain = "".join(letter for letter in part if letter.isprintable()).strip()
-        if plain not in ("", ".", "..") and not re.fullmatch(r"[A-Za-z]:", plain):
-            stem, dot, suffix = plain.rpartition(".")
-            parts.append(plain if len(plain) <= _MAX_NAME else f"{(stem or suffix)[:_MAX_NAME]}{dot}{suffix[:20]}")
-    return "/".join(parts[-_MAX_FOLDERS:])

@@ -13,7 +13,8 @@ from index.document import DESK_COLLECTION
 from index.errors import SourceError
 from index.intake import Intake, SourceFile
 from index.sources import file_hash
-from index.store import Entry, Failure, Store, Stored
+from index.store import Store
+from index.stored import Entry, Failure, Stored
 
 GROUP_PASSAGES = 256
 """A build hands documents over in groups of about this many passages: each group costs a write of the word index."""
@@ -135,7 +136,7 @@ class Build:
         known = by_file(self._store.stored())
         self._folders.check(known)
         self._before = self._store.failures()
-        again = [(file, items) for file, items in known.items() if self._is_old_upload(items, uploads)]
+        again = [(file, items) for file, items in known.items() if is_old_upload(items, self._intake.recipe, uploads)]
         total = len(files) + len(again)
         lost = {file: items for file, items in known.items() if items[0].origin == "desk" and file not in files}
         for done, (name, source) in enumerate(files.items(), 1):
@@ -143,12 +144,13 @@ class Build:
             self._hand_over(put, GROUP_PASSAGES)
             tell(BuildProgress(done, total, name))
         for done, (file, items) in enumerate(again, len(files) + 1):
-            again_from = uploads / file
-            self._read(SourceFile(again_from, items[0].name, file, "added", items[0].collection, items[0].stamp), items)
+            item = items[0]
+            self._read(SourceFile(uploads / file, item.name, file, "added", item.collection, item.stamp), items)
             self._hand_over(put, GROUP_PASSAGES)
-            tell(BuildProgress(done, total, items[0].name))
+            tell(BuildProgress(done, total, item.name))
         self._hand_over(put, 1)
-        put([Replacement((), tuple(item.id for item in items)) for items in lost.values()])
+        if lost:
+            put([Replacement((), tuple(item.id for item in items)) for items in lost.values()])
         self._counts["removed"] += len(lost)
         self._store.set_failures(self._failures)
         return BuildReport(
@@ -201,9 +203,6 @@ class Build:
         if self._group and size + len(self._group) >= least:
             put(self._group)
             self._group = []
-
-    def _is_old_upload(self, items: Sequence[Stored], uploads: Path) -> bool:
-        return is_old_upload(items, self._intake.recipe, uploads)
 
 
 def embed_missing(store: Store, intake: Intake, model: int, tell: Tell) -> int:

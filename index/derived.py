@@ -6,10 +6,10 @@ lexical index notes the revision that it was brought to, the manifest that of th
 take a change in twice does no harm.
 """
 
-import contextlib
 import logging
 import secrets
 import shutil
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +24,15 @@ from index.document import NO_FILTER, Filter
 from index.errors import StoreError
 from index.lexical import HALF, LEXICAL_VERSION, LexicalIndex
 from index.search import PassageIndex
-from index.store import Changes, State, Store
+from index.store import Store
+from index.stored import Changes, State
 from index.vectors import METRIC, ExactVectors, GraphVectors, Within, build_graph, graph_hash, remove_graph
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 2
 EXACT_ROWS = 200_000
-"""With more vectors than this an exact search takes over 25 ms on one core."""
+"""Exact search takes a time that grows with the vectors: a hybrid search of 100,000 takes 13 ms, of 10,000 takes 7
+(`benchmarks/search.py`, docs/log.md)."""
 SENTENCES_EACH = 4
 """How many sentences are looked at for each passage that an exact search is to put forward."""
 GRAPH_EXTRA = 2
@@ -108,10 +110,6 @@ class LibraryIndex(PassageIndex, Protocol):
         """Puts in place what was prepared. No search may run meanwhile."""
         ...
 
-    def refresh_graph(self) -> None:
-        """Opens what another process has prepared since. No search may run meanwhile."""
-        ...
-
     def drop_others(self) -> None:
         """Forgets the vectors of every other model."""
         ...
@@ -138,6 +136,7 @@ class Derived:
         self._dimension = dimension
         self._threads = threads
         self._exact_rows = exact_rows
+        self._one_at_a_time = threading.Lock()
         self.load()
 
     def load(self) -> None:
@@ -163,11 +162,12 @@ class Derived:
         cost of a long build within twice that of the last graph.
         """
         now = self._store.state()
+        same = (self.state.library, self.state.embedded) == (now.library, now.embedded)
+        # A manifest of another process names a graph that is newer than this one's.
+        if self.state != NOTHING and (not same or self._read_manifest() != self._manifest):
+            return self.load()
         if self.state == now:
             return
-        loaded = self.state != NOTHING
-        if loaded and ((self.state.library, self.state.embedded) != (now.library, now.embedded) or self._is_outdated()):
-            return self.load()
         since, self.state = self.state.revision, NOTHING
         changes = self._store.changes(since)
         self._take_words(now.library, changes.revision)
@@ -187,14 +187,6 @@ class Derived:
         # Last: what failed half-way is loaded anew by the next search.
         self.state = state
 
-    def refresh_graph(self) -> None:
-        """Opens the graph that another process has built since. No search may run meanwhile."""
-        if self._is_outdated():
-            self.load()
-
-    def _is_outdated(self) -> bool:
-        return self._read_manifest() != self._manifest
-
     def drop_others(self) -> None:
         """Forgets the vectors of every other model."""
         self._store.drop_models(keep=self.model)
@@ -202,11 +194,11 @@ class Derived:
             if folder != self._own:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def prepare(self) -> "Graph | None":
+    def prepare(self) -> Graph | None:
         """Builds a graph where too many vectors are searched one by one, beside what searches use meanwhile."""
         return self._build_graph(self.state.revision) if int(self._alive().sum()) > self._exact_rows else None
 
-    def tidy(self, prepared: "Graph | None") -> None:
+    def tidy(self, prepared: Graph | None) -> None:
         """Puts what was prepared in place, and writes the manifest. No search may run meanwhile."""
         if prepared is not None:
             self._adopt(prepared, self.state.library)
@@ -376,20 +368,15 @@ class Derived:
     def _allowed(self, collections: frozenset[str], only: Filter) -> Within | None:
         """The passages that a search may return; None where that is every row of the indexes."""
         key = (collections, only)
-        if key in self._within:
-            with contextlib.suppress(KeyError):  # another search may have put it out
-                found = self._within[key]
-                self._within.move_to_end(key)
-                return found
-        keys = self._store.keys(collections, only)
-        inside = np.isin(self._members[:, 1], keys)
-        whole = not self._dead and bool(inside.all())
-        made = None if whole else Within(self._members[inside, 0])
-        self._within[key] = made
-        if len(self._within) > _MOST_WITHIN:
-            with contextlib.suppress(KeyError):
-                self._within.popitem(last=False)
-        return made
+        with self._one_at_a_time:
+            if key not in self._within:
+                inside = np.isin(self._members[:, 1], self._store.keys(collections, only))
+                whole = not self._dead and bool(inside.all())
+                self._within[key] = None if whole else Within(self._members[inside, 0])
+                if len(self._within) > _MOST_WITHIN:
+                    self._within.popitem(last=False)
+            self._within.move_to_end(key)
+            return self._within[key]
 
     def _write_manifest(self, graph: Graph | None, library: str) -> None:
         manifest = Manifest(

@@ -1,6 +1,5 @@
 """Files to entries of the store: read, cut, embedded. What was embedded of a document before is not embedded again."""
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.chunk import CHUNKING_VERSION, CountTokens, cut, embedded_text, sentences
-from index.document import Document, Passage
+from index.document import DESK_COLLECTION, Document
 from index.embed import Embedder
 from index.errors import EmbedderError, SourceError
-from index.sources import READERS_VERSION, SourceFailure, file_hash, load_sources
-from index.store import Entry, Failure, Store, Stored, TextRow
+from index.sources import READERS_VERSION, SourceFailure, document_id, file_hash, load_sources
+from index.store import Store
+from index.stored import Entry, Failure, Stored, TextRow
 
 Vectors = NDArray[np.float32]
 
@@ -82,14 +82,8 @@ class Intake:
 
     def embed_rows(self, rows: Sequence[TextRow]) -> dict[int, Vectors]:
         """The vectors of stored passages, by number."""
-        spans = [sentences(row.text) for row in rows]
-        texts = [
-            embedded_text(row.title, row.section, row.text[start:end])
-            for row, own in zip(rows, spans, strict=True)
-            for start, end in own
-        ]
-        parts = _split(self._embed(texts), [len(own) for own in spans])
-        return {row.number: vectors for row, vectors in zip(rows, parts, strict=True)}
+        vectors = embed_parts(self._embedder, [(row.title, row.section, row.text) for row in rows])
+        return {row.number: own for row, own in zip(rows, vectors, strict=True)}
 
     def _entry(self, document: Document, source: SourceFile, digest: str, old: Stored | None) -> Entry:
         document = replace(
@@ -105,9 +99,10 @@ class Intake:
         if before is not None and before.title == document.title:
             known = self._store.embedded(before.id, self._model)
         new = [passage for passage in passages if (passage.section, passage.text) not in known]
-        embedded = self._embed_passages(document.title, new)
+        parts = [(document.title, passage.section, passage.text) for passage in new]
+        embedded = dict(zip((passage.ordinal for passage in new), embed_parts(self._embedder, parts), strict=True))
         vectors = tuple(
-            known[key] if (key := (passage.section, passage.text)) in known else embedded[passage.ordinal]
+            embedded[passage.ordinal] if passage.ordinal in embedded else known[passage.section, passage.text]
             for passage in passages
         )
         stored = Stored(
@@ -122,25 +117,13 @@ class Intake:
         )
         return Entry(document, passages, vectors, stored)
 
-    def _embed_passages(self, title: str, passages: Sequence[Passage]) -> dict[int, Vectors]:
-        rows = [
-            TextRow(passage.ordinal, title, passage.section, passage.text, "", "", "", None) for passage in passages
-        ]
-        return self.embed_rows(rows)
-
-    def _embed(self, texts: Sequence[str]) -> Vectors:
-        rows = self._embedder.embed(texts)
-        if rows.shape != (len(texts), self._embedder.dimension):
-            raise EmbedderError(f"{self._embedder.name} returned vectors of shape {rows.shape}.")
-        return rows
-
     def _fresh_id(self, source: SourceFile, path: str) -> str:
         """16 hex digits that follow from the path for the desk's files (unless a moved file has them), else random."""
         if source.origin != "desk":
             return secrets.token_hex(16)
         for attempt in range(1000):
             text = f"{path}#{attempt}" if attempt else path
-            made = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            made = document_id(text, DESK_COLLECTION)
             if self._store.find(made) is None:
                 return made
         return secrets.token_hex(8)
@@ -162,5 +145,18 @@ def _nothing_in(name: str, failures: Sequence[Failure]) -> str:
     return f"Nothing in {name} can be read. The first of {len(failures)} reasons: {failures[0].reason}"
 
 
-def _split(rows: Vectors, counts: Sequence[int]) -> list[Vectors]:
-    return np.split(rows, np.cumsum(counts)[:-1]) if counts else []
+def embed_parts(embedder: Embedder, parts: Sequence[tuple[str, str, str]]) -> list[Vectors]:
+    """For each (title, section, text) of a passage the vectors of its sentences, (s, d), title and section in front.
+
+    Raises EmbedderError if the model fails.
+    """
+    spans = [sentences(text) for _, _, text in parts]
+    texts = [
+        embedded_text(title, section, text[start:end])
+        for (title, section, text), own in zip(parts, spans, strict=True)
+        for start, end in own
+    ]
+    rows = embedder.embed(texts)
+    if rows.shape != (len(texts), embedder.dimension):
+        raise EmbedderError(f"{embedder.name} returned vectors of shape {rows.shape}.")
+    return np.split(rows, np.cumsum([len(own) for own in spans])[:-1]) if spans else []

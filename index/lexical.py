@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index.document import NO_FILTER, Filter
 from index.errors import StoreError
-from index.store import TextRow
+from index.stored import TextRow
 
 _ANALYZER = "switchboard_en"
 LEXICAL_VERSION = 2
@@ -225,7 +225,7 @@ class LexicalIndex:
         return self._best(query, n)
 
     def search_all(self, terms: Sequence[str], n: int) -> list[tuple[int, float]]:
-        """`search` in all collections: a fifth of the time, since tantivy skips what cannot be among the best."""
+        """`search` in all collections, in about a third of the time: tantivy skips what cannot be among the best."""
         return self._best(self._any(terms), n) if terms else []
 
     def _any(self, terms: Sequence[str]) -> Any:
@@ -303,8 +303,8 @@ class LexicalIndex:
             formats = tantivy.Query.term_set_query(self._schema, "format", sorted(only.formats))
             yield tantivy.Query.const_score_query(formats, 0.0)
         if only.since is not None or only.until is not None:
-            first = _day(only.since) if only.since else 1
-            last = _day(only.until) if only.until else 99991231
+            first = day(only.since) if only.since else 1
+            last = day(only.until) if only.until else 99991231
             days = tantivy.Query.range_query(self._schema, "updated", tantivy.FieldType.Integer, first, last)
             yield tantivy.Query.const_score_query(days, 0.0)
 
@@ -314,18 +314,23 @@ def _entry(row: TextRow) -> Any:
 
     entry = tantivy.Document()
     entry.add_integer("number", row.number)
-    entry.add_integer("updated", _day(row.updated) if row.updated else 0)
+    entry.add_integer("updated", day(row.updated) if row.updated else 0)
     entry.add_text("collection", row.collection)
     entry.add_text("format", row.format)
-    parts = row.path.split("/")
-    for depth in range(1, len(parts) + 1):
-        entry.add_text("source", "/".join(parts[:depth]))
+    for source in (*folders_of(row.path), row.path):
+        entry.add_text("source", source)
     entry.add_text("title", _with_joined(row.title))
     entry.add_text("section", _with_joined(row.section))
     entry.add_text("body", _with_joined(row.text))
     return entry
 
 
-def _day(date: str) -> int:
+def day(date: str) -> int:
     """An ISO date as a number: 20261125."""
     return int(date.replace("-", ""))
+
+
+def folders_of(path: str) -> list[str]:
+    """The folders that a document is in, the outermost first: what a search may be narrowed to, beside its path."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]

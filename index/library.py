@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from desk.config import IndexSettings, StoreName
+from desk.config import IndexSettings
+from desk.index_file import StoreName
 from index.archive import member_file
 from index.backup import Contents, pack, restore, snapshot
 from index.build import (
@@ -51,12 +52,13 @@ from index.intake import Intake, SourceFile
 from index.locking import ReadWriteLock, WriterLock
 from index.milvus import MilvusIndex, Tell
 from index.milvus_service import MilvusService
-from index.rank import mean_vector
-from index.related import RelatedDocument, passage_vector, related, section_around
+from index.names import plain_name
+from index.related import RelatedDocument, related, section_around, vector_of
 from index.rerank import RERANKED, CrossEncoderReranker, rerank
 from index.search import Indexes, search
 from index.sources import FORMATS, file_hash
-from index.store import Store, Stored
+from index.store import Store
+from index.stored import Stored
 
 _LOG = logging.getLogger(__name__)
 _UNPACKED = "unpacked"
@@ -205,7 +207,7 @@ class Library:
         """
         told = on_stage or (lambda stage: None)
         told("reading")
-        name = _plain_name(name)
+        name = plain_name(name) or "upload"
         if "/" in name and name.partition("/")[0] in (self._settings.documents.name, MIRRORED):
             raise SourceError(f"{name} has the path of a file of the desk: rename its folder, or add the file alone.")
         same = self._same(path, self._store.added(collection, name))
@@ -298,12 +300,11 @@ class Library:
         a cosine under `least`."""
         indexes = Indexes(self._store, self._derived)
         with self._reading():
-            known = [passage_vector(indexes, passage, collections) for passage in passages]
-            vectors = [vector for vector in known if vector is not None]
-            if not vectors:
+            vector = vector_of(indexes, passages, collections)
+            if vector is None:
                 return []
             own = frozenset(passage.document_id for passage in passages)
-            return related(indexes, mean_vector(np.stack(vectors)), k, collections, own, least)
+            return related(indexes, vector, k, collections, own, least)
 
     def around(self, hit: ScoredPassage, limit_tokens: int) -> tuple[Passage, ...]:
         """A hit's passage with its neighbours in the same section, in order, at most `limit_tokens` long in all."""
@@ -403,9 +404,8 @@ class Library:
     def verify(self) -> list[str]:
         """What is wrong with the stored library, one sentence each; nothing if all is well."""
         with self._writer.held():
-            self._refresh()
             with self._lock.alone():
-                self._derived.refresh_graph()
+                self._derived.catch_up()
             found = self._store.problems() or self._derived.problems()
         for stored in self._store.stored():
             if not self._file_of(stored).is_file():
@@ -501,21 +501,3 @@ def sweep(folder: Path) -> None:
 def supported(path: Path) -> bool:
     """Whether a file's name has a suffix that can be read."""
     return path.suffix.lower() in FORMATS
-
-
-_MOST_NAME_BYTES = 200
-"""A part of a name that is longer is cut: file systems take 255 bytes."""
-
-
-def _plain_name(name: str) -> str:
-    """An upload's name as a plain relative path: no way up or out, no characters that nobody can see."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    cleaned = [_fitting("".join(c for c in part if c.isprintable()).strip()) for part in parts]
-    return "/".join(part for part in cleaned if part.strip(".")) or "upload"
-
-
-def _fitting(part: str) -> str:
-    if len(part.encode()) <= _MOST_NAME_BYTES:
-        return part
-    stem, suffix = Path(part).stem, Path(part).suffix[:20]
-    return stem.encode()[: _MOST_NAME_BYTES - len(suffix.encode())].decode("utf-8", "ignore") + suffix

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from index.derived import NOTHING
 from index.document import NO_FILTER, Filter
 from index.errors import StoreError, UnreachableError
-from index.lexical import FIELDS, LEXICAL_VERSION, index_terms
-from index.milvus_service import MOST_BYTES, MOST_FOLDERS, MilvusService, Row, condition, day, has_term
-from index.store import State, Store, TextRow, Vectors
+from index.lexical import FIELDS, LEXICAL_VERSION, day, folders_of, index_terms
+from index.milvus_service import MOST_BYTES, MOST_FOLDERS, MilvusService, Row, condition, has_term
+from index.store import Store
+from index.stored import State, TextRow, Vectors
 from index.vectors import middle
 
 _LOG = logging.getLogger(__name__)
@@ -110,9 +111,6 @@ class MilvusIndex:
 
     def tidy(self, prepared: object) -> None:
         """Milvus tidies up by itself."""
-
-    def refresh_graph(self) -> None:
-        """Milvus shows every program the same."""
 
     def drop_others(self) -> None:
         """Forgets the vectors of every other model, here and in Milvus."""
@@ -312,15 +310,13 @@ class MilvusIndex:
 def row_of(text: TextRow, vectors: Vectors | None, dimension: int) -> Row:
     """A passage as Milvus keeps it; a vector of zeros where the model has not embedded it."""
     terms = {field: index_terms(part) for field, part in _parts(text).items()}
-    parts = text.path.split("/")
-    folders = ["/".join(parts[:depth]) for depth in range(1, min(len(parts), MOST_FOLDERS + 1))]
     return {
         "number": text.number,
         "vector": middle(vectors).tolist() if vectors is not None and len(vectors) else [0.0] * dimension,
         "collection": text.collection,
         "format": text.format,
         "updated": day(text.updated) if text.updated else 0,
-        "sources": [*folders, text.path],
+        "sources": [*folders_of(text.path)[:MOST_FOLDERS], text.path],
         "words": _joined(sorted({term for found in terms.values() for term in found})),
         **{field: _joined(found) for field, found in terms.items()},
     }

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from desk.config import MilvusSettings, milvus_token
+from desk.config import milvus_token
+from desk.index_file import MilvusSettings
 from index.document import Filter
 from index.errors import StoreError, UnreachableError
-from index.lexical import FIELDS
+from index.lexical import FIELDS, day
 from index.vectors import BUILD_EFFORT, LINKS
 
 TIMEOUT_S = 10.0
@@ -252,11 +253,6 @@ def condition(collections: frozenset[str], only: Filter) -> str:
 
 def has_term(term: str) -> str:
     return f"text_match(words, {json.dumps(term, ensure_ascii=False)})"
-
-
-def day(date: str) -> int:
-    """An ISO date as a number: 20261125."""
-    return int(date.replace("-", ""))
 
 
 def _short(message: str) -> str:

@@ -4,7 +4,6 @@ Functions of hits and their vectors alone. A hit that is put back keeps at most 
 scores always fall.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -33,13 +32,6 @@ terms tell a new edition from another clause of the same form; numbers may diffe
 
 Vectors = Mapping[str, NDArray[np.float32]]
 """A unit vector by passage id."""
-
-
-def mean_vector(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The unit vector midway between (n, d) sentence vectors: what a passage or a document is about."""
-    total = rows.sum(axis=0)
-    norm = math.sqrt(float(total @ total))
-    return np.asarray(total / norm if norm else total, dtype=np.float32)
 
 
 def in_force_first(hits: Sequence[ScoredPassage]) -> list[ScoredPassage]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from index.chunk import TABLE_FORMATS, CountTokens
 from index.document import Passage, ScoredPassage
-from index.rank import mean_vector
 from index.search import Indexes
+from index.vectors import middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +54,23 @@ def section_around(
     return tuple(passages[first : last + 1])
 
 
-def document_vector(indexes: Indexes, document_id: str, collections: frozenset[str]) -> NDArray[np.float32] | None:
-    """The unit vector of what a document is about; None if it is not in `collections` or has no passages."""
-    return _mean_of(indexes, indexes.store.numbers(document_id), collections)
+def vector_of(indexes: Indexes, passages: Sequence[Passage], collections: frozenset[str]) -> NDArray[np.float32] | None:
+    """The unit vector of what some passages are about; None if none is in `collections`, or stored any longer."""
+    chosen: list[int] = []
+    for document, ordinals in _by_document(passages).items():
+        numbers = indexes.store.numbers(document)
+        chosen += [numbers[ordinal] for ordinal in ordinals if ordinal < len(numbers)]
+    rows = sorted(indexes.store.rows(chosen, collections, indexes.index.model), key=lambda row: row.number)
+    embedded = [row.vectors for row in rows if len(row.vectors)]
+    return middle(np.concatenate(embedded)) if embedded else None
 
 
-def passage_vector(indexes: Indexes, passage: Passage, collections: frozenset[str]) -> NDArray[np.float32] | None:
-    """The unit vector of what a passage is about; None if it is not in `collections`, or no longer stored."""
-    numbers = indexes.store.numbers(passage.document_id)
-    return _mean_of(indexes, numbers[passage.ordinal : passage.ordinal + 1], collections)
-
-
-def _mean_of(indexes: Indexes, numbers: Sequence[int], collections: frozenset[str]) -> NDArray[np.float32] | None:
-    rows = sorted(indexes.store.rows(numbers, collections, indexes.index.model), key=lambda row: row.number)
-    readable = [row.vectors for row in rows if len(row.vectors)]
-    return mean_vector(np.concatenate(readable)) if readable else None
+def _by_document(passages: Sequence[Passage]) -> dict[str, list[int]]:
+    """The places of passages in their documents."""
+    found: dict[str, list[int]] = {}
+    for passage in passages:
+        found.setdefault(passage.document_id, []).append(passage.ordinal)
+    return found
 
 
 def related(

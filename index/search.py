@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from index.document import NO_FILTER, Filter, ScoredPassage, SearchResult
 from index.lexical import query_terms, rarity, text_terms
 from index.match import Match, match, wanted
-from index.rank import in_force_first, mean_vector, newer_first, put_back_repeats
-from index.store import PassageRow, Store
+from index.rank import in_force_first, newer_first, put_back_repeats
+from index.store import Store
+from index.stored import PassageRow
+from index.vectors import middle
 
 CANDIDATES = 50
 """How many passages each of the two searches puts forward."""
@@ -93,7 +95,7 @@ def search(
     for row in sorted(store.rows(read, collections, index.model, only), key=lambda row: row.number):
         matched = match(asked, row.passage.text, f"{row.title}\n{row.passage.section}")
         hits.append(_hit(row, row.vectors @ vector, matched, scores[row.number] + MATCH_WEIGHT * matched.score))
-        vectors[row.passage.id] = mean_vector(row.vectors)
+        vectors[row.passage.id] = middle(row.vectors)
     ranked = newer_first(put_back_repeats(in_force_first(hits), vectors), vectors)
     known = [term for term in terms if frequencies[term]]
     return SearchResult(tuple(ranked[: max(0, k)]), _share(known, weights), weights)

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,13 @@ from numpy.typing import NDArray
 
 from index.document import NO_FILTER, Block, Document, DocumentInfo, Filter, Passage
 from index.errors import DamagedError, StoreError
+from index.stored import Changes, Entry, Failure, PassageRow, State, Stored, TextRow, Vectors
 
 SCHEMA_VERSION = 3
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-CHECKED_BYTES = 200_000_000
-"""A database up to this size is checked whole when it is opened (about 0.2 s); `verify` checks any."""
+CHECKED_BYTES = 50_000_000
+"""A database up to this size is checked whole when it is opened, which reads all of it; `verify` checks any. One of
+38 MB took 0.03 s from memory and 1.1 from the disk, one of 377 MB 0.4 and 9.5 (docs/log.md)."""
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -63,105 +64,7 @@ _DOCUMENT = "id, path, title, format, text, content_hash, collection, blocks, up
 _PASSAGE = 'd.id, p.ordinal, p.start, p."end", p.text, p.section, p.page'
 _STORED = "id, path, file, origin, collection, file_hash, stamp, recipe"
 
-Vectors = NDArray[np.float32]
 Numbers = Sequence[int] | NDArray[np.int64] | NDArray[np.uint32]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Which library, and how far it has come.
-
-    `library` is random and changes when a backup is restored; `embedded` rises when a model has embedded what others
-    had before it, `revision` with every change of documents.
-    """
-
-    library: str
-    embedded: int
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What is stored of a document's file, to see whether it changed. `file` is the file's path, which is the
-    document's own unless the file is an archive; `stamp` is its size and time of change; `recipe` says how it was
-    read and cut."""
-
-    id: str
-    path: str
-    file: str
-    origin: str
-    collection: str
-    file_hash: str
-    stamp: str
-    recipe: str
-
-    @property
-    def name(self) -> str:
-        """The file's path as people know it: that of an added one without the folder that its copy is kept in."""
-        return self.file if self.origin == "desk" else self.file.partition("/")[2]
-
-    @property
-    def inner(self) -> str:
-        """The document's place in its file: "" unless that is an archive."""
-        return self.path.removeprefix(self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A document to store: its passages, and for each of them one row per sentence, (s, d) float32."""
-
-    document: Document
-    passages: tuple[Passage, ...]
-    vectors: tuple[Vectors, ...]
-    stored: Stored
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file, or a member of an archive, that could not be read when the file last changed, and why."""
-
-    path: str
-    file: str
-    stamp: str
-    hash: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The passages that came and went up to `revision`: (number, document key) and numbers."""
-
-    revision: int
-    added: NDArray[np.int64]
-    gone: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class TextRow:
-    """What the lexical index keeps of a passage."""
-
-    number: int
-    title: str
-    section: str
-    text: str
-    collection: str
-    path: str
-    format: str
-    updated: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRow:
-    """A passage with its number and what search needs of it; `vectors` has a row per sentence, none if not embedded."""
-
-    number: int
-    passage: Passage
-    path: str
-    title: str
-    collection: str
-    updated: str | None
-    outdated: bool
-    vectors: Vectors
 
 
 class Store:
@@ -294,9 +197,8 @@ class Store:
 
     def state(self) -> State:
         with self.reading() as connection:
-            return State(
-                _meta(connection, "library"), int(_meta(connection, "embedded")), int(_meta(connection, "revision"))
-            )
+            found = dict(connection.execute("SELECT key, value FROM meta"))
+        return State(found["library"], int(found["embedded"]), int(found["revision"]))
 
     def model(self, name: str, dimension: int) -> int:
         """The number of an embedding model in this library; it gets one if it is new. Raises StoreError if its
@@ -343,11 +245,6 @@ class Store:
                 for passage, rows in zip(entry.passages, entry.vectors, strict=True):
                     number = _insert_passage(connection, key, passage, revision)
                     connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, model, _blob(rows)))
-
-    def remove(self, document_ids: Sequence[str]) -> None:
-        """Removes documents and their passages."""
-        with self.writing() as connection:
-            _delete(connection, _raise_revision(connection), document_ids)
 
     def put_vectors(self, model: int, rows: Mapping[int, Vectors]) -> None:
         """Stores the vectors of passages that the model had none of; passages that went meanwhile are left out.
@@ -507,8 +404,7 @@ class Store:
 
     def vectors(self, model: int, numbers: Numbers | None = None) -> Iterator[tuple[int, Vectors]]:
         """(number, vectors of its sentences) of some passages (None: of all) in order of their numbers."""
-        chosen = "" if numbers is None else "AND number IN (SELECT value FROM json_each(?)) "
-        given = () if numbers is None else (json.dumps([int(number) for number in numbers]),)
+        chosen, given = _chosen("AND number", numbers)
         with self.reading() as connection:
             dimension = _dimension(connection, model)
             for number, data in connection.execute(
@@ -519,8 +415,7 @@ class Store:
 
     def texts(self, numbers: Numbers | None = None) -> Iterator[TextRow]:
         """What the lexical index keeps of some passages (None: of all), in order of their numbers."""
-        chosen = "" if numbers is None else "WHERE p.number IN (SELECT value FROM json_each(?)) "
-        given = () if numbers is None else (json.dumps([int(number) for number in numbers]),)
+        chosen, given = _chosen("WHERE p.number", numbers)
         with self.reading() as connection:
             for row in connection.execute(f"SELECT {_TEXT} {chosen}ORDER BY p.number", given):
                 yield TextRow(*row)
@@ -535,11 +430,6 @@ class Store:
                 (json.dumps(sorted(collections)), *values),
             ).fetchall()
         return np.array([row[0] for row in rows], dtype=np.int64)
-
-    def collections(self) -> frozenset[str]:
-        """The collections that have documents."""
-        with self.reading() as connection:
-            return frozenset(row[0] for row in connection.execute("SELECT DISTINCT collection FROM documents"))
 
     def rows(
         self, numbers: Sequence[int], collections: frozenset[str], model: int, only: Filter = NO_FILTER
@@ -586,6 +476,14 @@ _TEXT = (
     "p.number, d.title, p.section, p.text, d.collection, d.path, d.format, d.updated "
     "FROM passages p JOIN documents d ON d.key = p.document"
 )
+
+
+def _chosen(column: str, numbers: Numbers | None) -> tuple[str, tuple[str, ...]]:
+    """The condition that keeps to some numbers (None: to none), and its values."""
+    if numbers is None:
+        return "", ()
+    given = json.dumps([int(number) for number in numbers])
+    return f"{column} IN (SELECT value FROM json_each(?)) ", (given,)  # noqa: S608
 
 
 def _meta(connection: sqlite3.Connection, key: str) -> str:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -41,7 +41,10 @@ _PORTION = 1000
 """Passages whose vectors are added together."""
 
 
-def batched(items: Iterable[tuple[int, Vectors]], size: int) -> Iterator[list[tuple[int, Vectors]]]:
+Item = TypeVar("Item")
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """The items in lists of `size`, the last one shorter."""
     rest = iter(items)
     while portion := list(islice(rest, size)):
@@ -176,7 +179,7 @@ class GraphVectors(_Rows):
 
 
 def middle(rows: Vectors) -> Vectors:
-    """The direction midway between some unit vectors, of length 1."""
+    """The unit vector midway between (n, d) unit vectors, what a text is about as a whole; zeros if they cancel."""
     mean: Vectors = rows.mean(axis=0)
     unit: Vectors = mean / max(float(np.linalg.norm(mean)), 1e-9)
     return unit

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from app.assembly import Switchboard
+    from desk.config import IndexSettings
+    from index.library import Library
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -78,6 +80,42 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     server = MilvusServer(tmp_path_factory.mktemp("milvus") / "data")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> "IndexSettings":
+    """Those of a desk with one short document."""
+    from desk.config import IndexSettings
+
+    documents = tmp_path / "desk" / "documents"
+    documents.mkdir(parents=True)
+    (documents / "vpn.md").write_text("# VPN\n\nOpen the harbour client.\n")
+    return IndexSettings(documents, tmp_path / "state", tmp_path / "models", 60, 5, 1, 1)
+
+
+@pytest.fixture
+def library(settings: "IndexSettings") -> "Iterator[Library]":
+    """The built library of the test's settings, embedded without a model."""
+    from fakes import HashEmbedder
+
+    from index.library import Library
+
+    opened = Library.open(settings, HashEmbedder())
+    opened.build()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A desk of the sample's settings, without its documents."""
+    from desk.config import DEFAULT_DESK
+
+    root = tmp_path / "mine"
+    (root / "workflows").mkdir(parents=True)
+    for name in ("desk.yaml", "routes.yaml", "workflows/triage.yaml"):
+        shutil.copy(DEFAULT_DESK / name, root / name)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,13 @@
 """What an owner may write, and what they are told when it is wrong."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from desk.config import DEFAULT_DESK, MilvusSettings, load_desk, state_root
+from desk.config import load_desk, state_root
 from desk.errors import DeskError
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    """A desk of the sample's settings, without its documents."""
-    root = tmp_path / "mine"
-    (root / "workflows").mkdir(parents=True)
-    for name in ("desk.yaml", "routes.yaml", "workflows/triage.yaml"):
-        shutil.copy(DEFAULT_DESK / name, root / name)
-    return root
+from desk.index_file import MilvusSettings
 
 
 def change(path: Path, **values: object) -> None:

@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 import threading
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,20 +19,10 @@ ALL = frozenset({DESK_COLLECTION, "ann"})
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> IndexSettings:
-    documents = tmp_path / "desk" / "documents"
-    documents.mkdir(parents=True)
-    (documents / "vpn.md").write_text("# VPN\n\nOpen the harbour client.\n")
-    return IndexSettings(documents, tmp_path / "state", tmp_path / "models", 60, 5, 1, 1)
-
-
-@pytest.fixture
-def library(settings: IndexSettings, tmp_path: Path) -> Iterator[Library]:
-    opened = Library.open(settings, HashEmbedder())
-    opened.build()
-    add(opened, tmp_path, "zebra.txt", "The zebra budget is 7 EUR.")
-    yield opened
-    opened.close()
+def library(library: Library, tmp_path: Path) -> Library:
+    """With one added file."""
+    add(library, tmp_path, "zebra.txt", "The zebra budget is 7 EUR.")
+    return library
 
 
 def add(library: Library, folder: Path, name: str, text: str) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from desk.config import DEFAULT_DESK, OpenAISettings, SentenceTransformersSettings, load_desk
+from desk.config import load_desk
 from desk.errors import DeskError
+from desk.index_file import OpenAISettings, SentenceTransformersSettings
 from index.embed import MODEL_NAME, MiniLM, check_weights, model_folder, open_embedder, token_counter
 from index.errors import EmbedderError
 
@@ -119,16 +120,6 @@ def test_tokens_are_counted_as_the_model_counts_them() -> None:
 
 
 # The choice in desk.yaml
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    """A desk of the sample's settings, without its documents."""
-    root = tmp_path / "mine"
-    (root / "workflows").mkdir(parents=True)
-    for name in ("desk.yaml", "routes.yaml", "workflows/triage.yaml"):
-        shutil.copy(DEFAULT_DESK / name, root / name)
-    return root
 
 
 def choose(root: Path, **embedder: object) -> None:

@@ -16,7 +16,8 @@ import pytest
 from fakes import HashEmbedder
 from numpy.typing import NDArray
 
-from desk.config import ROOT, CollectionSettings, IndexSettings, MilvusSettings
+from desk.config import ROOT, CollectionSettings, IndexSettings
+from desk.index_file import MilvusSettings
 from index.build import BuildProgress
 from index.document import DESK_COLLECTION, NO_GROUPS, Filter, ScoredPassage
 from index.errors import SourceError, StoreError
@@ -414,7 +415,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from fakes import HashEmbedder
-from desk.config import IndexSettings, MilvusSettings
+from desk.config import IndexSettings
+from desk.index_file import MilvusSettings
 from index.library import Library
 
 folder, stage, address, prefix = Path(sys.argv[1]), *sys.argv[2:]

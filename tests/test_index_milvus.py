@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import pytest
 from conftest import MilvusServer
 from fakes import HashEmbedder
 
-from desk.config import ROOT, IndexSettings, MilvusSettings
+from desk.config import ROOT, IndexSettings
 from desk.errors import DeskError
+from desk.index_file import MilvusSettings
 from index.__main__ import main
 from index.build import BuildProgress
 from index.derived import Derived
@@ -29,7 +29,7 @@ from index.lexical import FIELDS, index_terms, query_terms, rarity
 from index.library import Library, restore_library
 from index.milvus import Mark, MilvusIndex, row_of
 from index.milvus_service import MilvusService, condition
-from index.store import TextRow
+from index.stored import TextRow
 
 ALL = frozenset({DESK_COLLECTION})
 ANIMALS = ("zebra", "giraffe", "heron", "otter", "badger", "lynx", "marten")
@@ -73,14 +73,6 @@ def remote(documents: Path, uri: str) -> IndexSettings:
 @pytest.fixture
 def settings(documents: Path, milvus: MilvusServer) -> IndexSettings:
     return remote(documents, milvus.address)
-
-
-@pytest.fixture
-def library(settings: IndexSettings) -> Iterator[Library]:
-    opened = Library.open(settings, HashEmbedder())
-    opened.build()
-    yield opened
-    opened.close()
 
 
 def ask(library: Library, question: str, collections: frozenset[str] = ALL, only: Filter = NO_FILTER) -> SearchResult:
@@ -326,7 +318,7 @@ def test_a_file_holds_milvus_lite_for_one_process(documents: Path, tmp_path: Pat
     library.build()
     assert library.verify() == [] and len(texts(library, "zebra harbour")) > 27
     script = (
-        "import sys; from desk.config import MilvusSettings; from index.milvus_service import MilvusService\n"
+        "import sys; from desk.index_file import MilvusSettings; from index.milvus_service import MilvusService\n"
         "MilvusService(MilvusSettings(sys.argv[1])).collections()"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "inside" / "desk.db")]

@@ -9,7 +9,8 @@ from fakes import hit
 from numpy.typing import NDArray
 
 from index.document import ScoredPassage
-from index.rank import DIVERSITY, NEAR, OUTDATED_FACTOR, in_force_first, mean_vector, newer_first, put_back_repeats
+from index.rank import DIVERSITY, NEAR, OUTDATED_FACTOR, in_force_first, newer_first, put_back_repeats
+from index.vectors import middle
 
 
 def scored(
@@ -138,5 +139,5 @@ def test_passages_of_one_document_are_no_editions_of_each_other() -> None:
 
 def test_a_mean_vector_is_midway_and_of_length_one() -> None:
     rows = np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32)
-    np.testing.assert_allclose(mean_vector(rows), [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
-    assert not mean_vector(np.array([[1, 0], [-1, 0]], dtype=np.float32)).any()
+    np.testing.assert_allclose(middle(rows), [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
+    assert not middle(np.array([[1, 0], [-1, 0]], dtype=np.float32)).any()

@@ -11,8 +11,8 @@ from desk.config import load_desk
 from evaluation.corpus import Corpus, corpus_of
 from index.blocks import TextAssembler
 from index.document import DESK_COLLECTION, Document, Passage, ScoredPassage
-from index.rank import mean_vector
-from index.related import document_vector, passage_vector, related, section_around
+from index.related import related, section_around, vector_of
+from index.vectors import middle
 
 ALL = frozenset({DESK_COLLECTION})
 
@@ -85,7 +85,7 @@ def made() -> Iterator[tuple[Corpus, HashEmbedder]]:
 def test_related_documents_are_the_nearest_but_the_document_itself(made: tuple[Corpus, HashEmbedder]) -> None:
     corpus, embedder = made
     for name, nearest in (("ships", "boats"), ("boats", "ships"), ("pears", "trees"), ("trees", "pears")):
-        vector = document_vector(corpus.indexes, name, ALL)
+        vector = vector_of(corpus.indexes, corpus.indexes.store.passages(name), ALL)
         assert vector is not None
         found = related(corpus.indexes, vector, 10, ALL, frozenset({name}))
         assert found[0].document_id == nearest
@@ -103,22 +103,22 @@ def test_related_documents_are_the_nearest_but_the_document_itself(made: tuple[C
 def test_a_document_or_passage_is_the_mean_of_its_sentences(made: tuple[Corpus, HashEmbedder]) -> None:
     corpus, embedder = made
     rows = embedder.embed(["harbour ferry sail", "ferry ticket"])
-    got = document_vector(corpus.indexes, "ships", ALL)
+    got = vector_of(corpus.indexes, corpus.indexes.store.passages("ships"), ALL)
     assert got is not None
-    np.testing.assert_allclose(got, mean_vector(rows), atol=1e-6)
+    np.testing.assert_allclose(got, middle(rows), atol=1e-6)
     passage = corpus.indexes.store.passages("boats")[0]
-    own = passage_vector(corpus.indexes, passage, ALL)
+    own = vector_of(corpus.indexes, [passage], ALL)
     assert own is not None
     np.testing.assert_allclose(own, embedder.embed(["harbour ferry boat"])[0], atol=1e-6)
 
 
 def test_what_may_not_be_read_has_no_vector_and_is_related_to_nothing(made: tuple[Corpus, HashEmbedder]) -> None:
     corpus, _ = made
-    assert document_vector(corpus.indexes, "hidden", ALL) is None
-    assert document_vector(corpus.indexes, "nobody", ALL) is None
+    assert vector_of(corpus.indexes, corpus.indexes.store.passages("hidden"), ALL) is None
+    assert vector_of(corpus.indexes, corpus.indexes.store.passages("nobody"), ALL) is None
     hidden = corpus.indexes.store.passages("hidden")[0]
-    assert passage_vector(corpus.indexes, hidden, ALL) is None
-    assert passage_vector(corpus.indexes, replace(hidden, document_id="ships", ordinal=9), ALL) is None
-    vector = document_vector(corpus.indexes, "ships", ALL)
+    assert vector_of(corpus.indexes, [hidden], ALL) is None
+    assert vector_of(corpus.indexes, [replace(hidden, document_id="ships", ordinal=9)], ALL) is None
+    vector = vector_of(corpus.indexes, corpus.indexes.store.passages("ships"), ALL)
     assert vector is not None
     assert "hidden" not in {one.document_id for one in related(corpus.indexes, vector, 10, ALL)}

@@ -13,7 +13,8 @@ from index.lexical import LexicalIndex, query_terms, rarity, text_terms
 from index.match import WINDOW, Match, match, wanted
 from index.rank import OUTDATED_FACTOR
 from index.search import LEXICAL_WEIGHT, MATCH_WEIGHT, Indexes, coverage, fuse, search
-from index.store import Entry, Store, Stored, TextRow
+from index.store import Store
+from index.stored import Entry, Stored, TextRow
 
 ALL = frozenset({DESK_COLLECTION})
 

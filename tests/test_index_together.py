@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,22 +19,6 @@ from index.lexical import COUNTED
 from index.library import Library
 
 ALL = frozenset({"desk", "ann"})
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> IndexSettings:
-    documents = tmp_path / "desk" / "documents"
-    documents.mkdir(parents=True)
-    (documents / "vpn.md").write_text("# VPN\n\nOpen the harbour client.\n")
-    return IndexSettings(documents, tmp_path / "state", tmp_path / "models", 60, 5, 1, 1)
-
-
-@pytest.fixture
-def library(settings: IndexSettings) -> Iterator[Library]:
-    opened = Library.open(settings, HashEmbedder())
-    opened.build()
-    yield opened
-    opened.close()
 
 
 def add(library: Library, folder: Path, text: str, name: str = "note.txt") -> str:

@@ -8,13 +8,13 @@ import html
 import json
 import re
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from desk.connectors import SlackFile
+from index.archive import DAMAGED
 from index.blocks import one_line
 from index.connectors.items import ConnectorError, Event, Found, Source, Unlisted
 from index.connectors.page import html_page, paragraphs
@@ -72,7 +72,7 @@ def _rows(export: zipfile.ZipFile, name: str) -> list[dict[str, Any]]:
         rows = json.loads(export.read(name))
     except KeyError:
         raise ConnectorError(f"{name} is missing") from None
-    except (ValueError, RecursionError, RuntimeError, NotImplementedError, EOFError, zlib.error, zipfile.BadZipFile):
+    except (RecursionError, *DAMAGED):
         raise ConnectorError(f"{name} is damaged or encrypted") from None
     if not isinstance(rows, list):
         raise ConnectorError(f"{name} does not hold a list")
