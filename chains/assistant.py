@@ -163,8 +163,7 @@ class Assistant:
     def compare(self, embed: Embed, collections: frozenset[str], message: str, previous: str) -> Closeness:
         """How near a message is to what the desk knows, and to the question before it."""
         own, before = embed([message, previous])
-        found = self.library.search(message, own, 1, collections)
-        passage = max((hit.similarity for hit in found.hits), default=0.0)
+        passage = self.library.nearness(own, collections)
         return Closeness(passage, self.router.nearest(own), float(own @ before))
 
     def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
