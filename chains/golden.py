@@ -25,10 +25,23 @@ class GoldenPassage(_Edge):
     quote: str
 
 
+class GoldenPart(_Edge):
+    """One intent of a message with several: what answers it, in the order of the message."""
+
+    route: Route
+    adapter: str | None = None
+    workflow: str | None = None
+    passages: tuple[GoldenPassage, ...] = ()
+    facts: tuple[tuple[str, ...], ...] = ()
+    refused: bool = False
+
+
 class GoldenTurn(_Edge):
     """`facts` is a list of groups; of each group one alternative must occur in a right answer.
 
-    `follow_up` says of a turn with a history whether it can only be understood with it.
+    `follow_up` says of a turn with a history whether it can only be understood with it. A message with several intents
+    has `parts`; `route`, `adapter` and `workflow` are then those of the first, `passages` and `facts` all of them.
+    `older` are places that contradict `passages` and no longer hold: a right answer shows the contradiction.
     """
 
     id: str
@@ -41,6 +54,8 @@ class GoldenTurn(_Edge):
     passages: tuple[GoldenPassage, ...] = ()
     facts: tuple[tuple[str, ...], ...] = ()
     refused: bool = False
+    parts: tuple[GoldenPart, ...] = ()
+    older: tuple[GoldenPassage, ...] = ()
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:

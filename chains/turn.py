@@ -40,8 +40,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteOption:
+    """A way to answer a turn: a route, and which adapter or workflow it takes."""
+
+    route: Route
+    adapter: str | None = None
+    workflow: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RouteDecision:
-    """Where a turn goes. `probabilities` sum to 1 over the four routes; `reason` is for people."""
+    """Where a turn goes. `probabilities` sum to 1 over the four routes; `reason` is for people.
+
+    `alternative` is set when the turn is ambiguous: another option was about as likely.
+    """
 
     route: Route
     adapter: str | None
@@ -49,6 +61,7 @@ class RouteDecision:
     probabilities: Mapping[Route, float]
     reason: str
     forced: bool = False
+    alternative: RouteOption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +117,8 @@ class Answer:
     """A finished turn. `standalone` is the question as it was understood after the condense step.
 
     `unsupported` lists spans of the text that no passage supports (generative answers only); `related` are further
-    documents about what was cited.
+    documents about what was cited. `clarify` are the options of a clarifying question, in words, where the text is one.
+    `parts` are the answers of a message with several intents, whose texts follow each other in `text`.
     """
 
     standalone: str
@@ -116,6 +130,8 @@ class Answer:
     unsupported: tuple[tuple[int, int], ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     related: tuple[RelatedDocument, ...] = ()
+    clarify: tuple[str, ...] = ()
+    parts: tuple["Answer", ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -124,10 +140,10 @@ class Answer:
             "adapter": self.decision.adapter,
             "answer": self.text,
             "refused": self.refused,
-            "clarify": None,
+            "clarify": list(self.clarify) or None,
             "citations": [citation.to_json() for citation in self.citations],
             "fields": dict(self.fields) if self.fields is not None else None,
-            "parts": None,
+            "parts": [part.to_json() for part in self.parts] or None,
             "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},
         }
 
