@@ -262,6 +262,12 @@ CASES: dict[str, Callable[[], bytes]] = {
     "unseen.txt": lambda: "\u202e\u200b".encode() * 100_000 + b"Text.",
     "scripts.html": lambda: b"<p onclick='x()'>Text<script>" + b"alert(1);" * 200_000 + b"</script><style>a{}</style>",
     "long-header.eml": lambda: b"Content-Type: text/plain; " + b'a="b";' * 100_000 + b"\nSubject: x\n\nText.",
+    "long-header-other-ends.eml": lambda: (
+        b"Subject: x\rContent-Type: text/plain; " + b'a="b";' * 300_000 + b"\r\rText."
+    ),
+    "names-encoding.eml": lambda: (
+        b"Subject: s\nContent-Type: text/plain; charset=punycode\n\n" + b"a" * 900_000 + b"-" + b"9a" * 900_000
+    ),
     "many-headers.eml": lambda: b"".join(b"X-%d: y\n" % number for number in range(200_000)) + b"Subject: s\n\nText.",
     "wrong-headers.eml": lambda: (
         b"Subject: =?utf-9?b?!!!?= =?x?q?=\nDate: yesterday\nFrom: \xff\xfe <\n"

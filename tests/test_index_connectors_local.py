@@ -4,6 +4,7 @@ import json
 import mailbox
 import os
 import subprocess
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -309,6 +310,27 @@ def test_hostile_and_broken_messages_cost_only_themselves(tmp_path: Path, folder
     assert report.complete and "Fine words." in texts(connector, folder)["<g@x>"]
     assert report.added + len(report.failures) == len(bad) + 1 and report.added >= 4
     assert {path.name for path in tmp_path.iterdir()} == {"box", "mirror"}
+
+
+def test_messages_that_would_take_a_parser_minutes_are_refused(tmp_path: Path, folder: Path) -> None:
+    head = b"Subject: s\nContent-Type: text/plain; "
+    bad = [head + b'a="b";' * 50_000 + b"\n\nwords\n", (head + b'a="b";' * 50_000).replace(b"\n", b"\r") + b"\r\rwords"]
+    names = head + b"charset=punycode\n\n" + b"a" * 400_000 + b"-" + b"9a" * 400_000
+    report = sync(write_mailbox(tmp_path / "box", *bad, names), folder)
+    assert report.complete and [counts(report)[0], len(report.failures)] == [1, 2]
+    assert all("header line of more than 20,000 bytes" in reason for _, reason in report.failures)
+
+
+def test_a_message_that_is_far_too_large_is_not_read_into_memory(tmp_path: Path, folder: Path) -> None:
+    connector = write_mailbox(tmp_path / "box", letter("Good", "Fine words.", Message_ID="<g@x>"))
+    with (tmp_path / "box").open("ab") as box:
+        box.write(b"From x Thu Jan  1 00:00:00 2026\nSubject: large\n\n" + b"many words\n" * 1_200_000)
+    tracemalloc.start()
+    report = sync(connector.model_copy(update={"max_mb": 1}), folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [reason for _, reason in report.failures] == ["is larger than ten times the limit of 1 MB (max_mb)"]
+    assert counts(report)[0] == 1 and report.complete and peak < 5_000_000
 
 
 def test_a_file_that_is_no_mailbox_is_refused_and_the_mailbox_is_not_written_to(tmp_path: Path, folder: Path) -> None:

@@ -45,6 +45,7 @@ TEXTS = {
     "unseen.txt": "Text.",
     "scripts.html": "Text",
     "many-headers.eml": "s\n\nText.",
+    "names-encoding.eml": "s\n\naaaaaaa",
     "wrong-headers.eml": "=?utf-9?b?!!!?=",
     "huge-page.pdf": "Text.",
     "one-long-line.pdf": "a a a",

@@ -19,6 +19,7 @@ from index.blocks import one_line
 from index.connectors.fetch import Limits, Response, fetch, unzipped
 from index.connectors.folder import is_chosen
 from index.connectors.items import ConnectorError, Event, Failed, Found, Same, Source, Unlisted
+from index.read_text import decode_stated
 
 _SITEMAPS = 500
 _SITEMAP_BYTES = 52_428_800
@@ -182,11 +183,10 @@ def _found(url: str, response: Response) -> Event:
 def _text(body: bytes, content_type: str, is_html: bool) -> str:
     """The text in the charset that the server states, else in the one that the page states or seems to have."""
     charset = re.search(r"charset=[\"']?([\w.:-]{1,40})", content_type)
-    try:
-        known = charset and charset.group(1) not in ("idna", "punycode")  # for names; slow on a page
-        return body.decode(charset.group(1)) if charset and known else body.decode("utf-8-sig")
-    except (LookupError, UnicodeError):
-        return UnicodeDammit(body, is_html=is_html).unicode_markup or body.decode("utf-8", "replace")
+    text = decode_stated(body, charset.group(1) if charset else "utf-8-sig")
+    if text is None:
+        text = UnicodeDammit(body, is_html=is_html).unicode_markup or body.decode("utf-8", "replace")
+    return text
 
 
 def _date(modified: str) -> str | None:
