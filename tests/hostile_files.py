@@ -279,6 +279,12 @@ CASES: dict[str, Callable[[], bytes]] = {
     "no-size.pdf": lambda: pdf_of(b"0 0 9 9 re f", box="0 0 0 0"),
     "flate-bomb.pdf": lambda: pdf_of(b"q Q " * 60_000_000),
     "text-bomb.pdf": lambda: pdf_of(b"BT /F 1 Tf " + b"(aaaaaaaaaaaaaaaaaaaaaaaaaaaa) Tj " * 2_000_000 + b"ET"),
+    "list-of-one-number.pdf": lambda: pdf_of(
+        b"BT /F 12 Tf 72 700 Td (1. a) Tj 0 -14 Td " + b"(2. b) Tj 0 -14 Td " * 50_000 + b"ET"
+    ),
+    "nearly-a-table.pdf": lambda: pdf_of(
+        b"BT /F 12 Tf 72 700 Td " + b"(aa) Tj 200 0 Td (bb) Tj -200 -14 Td " * 20_000 + b"0 -14 Td (c) Tj ET"
+    ),
     "one-long-line.pdf": lambda: pdf_of(b"BT /F 1 Tf " + b"(a) Tj 9 0 Td " * 100_000 + b"ET"),
 }
 """Name (its suffix is the format) to content."""
@@ -289,7 +295,7 @@ SLOW = frozenset(
         *("padded-shapes.pptx", "padded-lines.pptx", "padded-some-paragraphs.docx", "padded-strings.xlsx"),
         *("padded-rows.xlsx", "far-row.xlsx", "wide-rows.xlsx", "wider.csv", "one-line.csv", "one-field.csv"),
         *("brackets.md", "long-heading.md", "table.md", "front-matter-long.md", "many-headers.eml"),
-        *("flate-bomb.pdf", "text-bomb.pdf", "one-long-line.pdf"),
+        *("flate-bomb.pdf", "text-bomb.pdf", "one-long-line.pdf", "list-of-one-number.pdf", "nearly-a-table.pdf"),
     )
 )
 """Cases that take a second or more."""

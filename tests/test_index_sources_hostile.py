@@ -49,6 +49,8 @@ TEXTS = {
     "wrong-headers.eml": "=?utf-9?b?!!!?=",
     "huge-page.pdf": "Text.",
     "one-long-line.pdf": "a a a",
+    "list-of-one-number.pdf": "1. a\n2. b\n2. b",
+    "nearly-a-table.pdf": "aa bb aa bb",
 }
 """How the text of the cases opens that can be read; all others are refused."""
 REASONS = {
