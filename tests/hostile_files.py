@@ -315,6 +315,10 @@ CASES: dict[str, Callable[[], bytes]] = {
     "deep-but-parsed.json": lambda: b'{"a":' * 900 + b"1" + b"}" * 900,
     "many-values.json": lambda: b"[" + b"[]," * 3_000_000 + b"1]",
     "deep-line.jsonl": lambda: b'{"a": 1}\n' + b"[" * 100_000 + b"\n" + b'{"a":' * 900 + b"1" + b"}" * 900,
+    "repeated-name.json": lambda: (
+        b'[{"' + b"k" * 15_000 + b'": {' + b",".join(b'"x%d": 1' % number for number in range(400_000)) + b"}}]"
+    ),
+    "long-names.json": lambda: b'[{"' + (b"k" * 20_000 + b'": {"') * 800 + b'a": 1' + b"}" * 801 + b"]",
     "big-number.json": lambda: b'{"a": ' + b"9" * 1_000_000 + b"}",
     "deep.eml": lambda: nested_message(3000),
     "quotes.md": lambda: b"> " * 100_000 + b"x",
@@ -373,7 +377,15 @@ SLOW = frozenset(
         *("padded-tree-by-another-name.docx", "padded-tree-as-a-sheet.docx", "padded-strings-by-another-name.xlsx"),
         *("padded-package.epub", "padded-sheets.xlsx", "endless-comment.xlsx", "endless-tag.xlsx"),
         *("padded-rows.xlsx", "far-row.xlsx", "wide-rows.xlsx", "wider.csv", "one-line.csv", "one-field.csv"),
-        *("brackets.md", "long-heading.md", "table.md", "front-matter-long.md", "many-headers.eml"),
+        *(
+            "repeated-name.json",
+            "fields.md",
+            "brackets.md",
+            "long-heading.md",
+            "table.md",
+            "front-matter-long.md",
+            "many-headers.eml",
+        ),
         *("flate-bomb.pdf", "text-bomb.pdf", "one-long-line.pdf", "list-of-one-number.pdf", "nearly-a-table.pdf"),
     )
 )

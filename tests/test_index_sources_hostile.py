@@ -69,6 +69,8 @@ REASONS = {
     "one-line": "has a cell of more than 10,000,000 characters",
     "one-field": "has a cell of more than 10,000,000 characters",
     "quotes": "has no text in it",
+    "repeated-name": "holds more than 20,000,000 characters of text",
+    "long-names": "has names of more than 20,000 characters",
     "broken": "not text in a known encoding",
     "utf16": "not text in a known encoding",
     "nul": "not text in a known encoding",
