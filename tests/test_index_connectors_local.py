@@ -3,7 +3,9 @@
 import json
 import mailbox
 import os
+import socket
 import subprocess
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ import pytest
 from web_site import Reply, Site, make_certificate, serving
 
 from desk.connectors import Connector, GitFile, MailboxFile, SlackFile
+from index.connectors.git import read_repository
+from index.connectors.items import ConnectorError
 from index.connectors.mirror import read_sources
 from index.connectors.sync import SyncReport, fingerprint, sync
 from index.sources import load_source
@@ -157,6 +161,25 @@ def test_paths_that_try_to_leave_stay_in_the_mirror(repository: Path, folder: Pa
     assert not (tmp_path / "escaped.md").exists() and not (tmp_path.parent / "escaped.md").exists()
 
 
+def test_a_branch_of_billions_of_files_is_refused(
+    repository: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.connectors.git._MOST_ENTRIES", 20_000)
+    sync(repository_file(repository), folder)
+    blob = git(repository, "hash-object", "-w", "code.py")
+    entry = f"100644 blob {blob}\t%d.py"
+    for _ in range(10):
+        lines = "\n".join(entry % number for number in range(10))
+        made = subprocess.run(
+            ["git", "-C", repository, "mktree"], input=lines, capture_output=True, text=True, check=True
+        )
+        entry = f"040000 tree {made.stdout.strip()}\t%d"
+    git(repository, "update-ref", "refs/heads/main", git(repository, "commit-tree", "-m", "x", made.stdout.strip()))
+    report = sync(repository_file(repository), folder)
+    assert "holds more than 20,000 files" in report.failures[0][1]
+    assert counts(report) == (0, 0, 0, 0) and not report.complete
+
+
 @pytest.mark.parametrize("change", [{"branch": "absent"}, {"repository": "/nowhere/at/all"}])
 def test_a_repository_or_branch_that_is_not_there_removes_nothing(
     repository: Path, folder: Path, change: dict[str, str]
@@ -228,9 +251,29 @@ def test_a_repository_behind_https_is_fetched_and_followed(
     commit(repository, docs__vpn_md="# VPN\n\nOpen the new client.\n")
     assert counts(sync(connector, folder)) == (0, 1, 0, 1)
     assert texts(connector, folder)["docs/vpn.md"] == "VPN\n\nOpen the new client."
+    (folder / ".repository" / "shallow.lock").touch()  # as a run leaves it that is killed
+    commit(repository, docs__vpn_md="# VPN\n\nOpen the newest client.\n")
+    assert counts(sync(connector, folder)) == (0, 1, 0, 1)
     remote.replies = {}
     report = sync(connector, folder)
     assert not report.complete and set(texts(connector, folder)) == {"docs/vpn.md", "guide.rst"}
+
+
+def test_a_fetch_whose_time_is_over_ends_with_all_that_git_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connector = repository_file(f"https://127.0.0.1:{silent.getsockname()[1]}/docs.git", allow_private=True)
+        with pytest.raises(ConnectorError, match="git fetch took longer than"):
+            list(read_repository(connector, tmp_path / "cache", time.monotonic() + 2))
+        running = [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in read_or(path)]
+        assert running == []
+
+
+def read_or(path: Path) -> str:
+    """What is in a file; nothing where it is gone or somebody else's."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_a_repository_on_a_private_address_or_behind_a_redirect_is_refused(
