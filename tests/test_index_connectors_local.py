@@ -484,6 +484,7 @@ def test_odd_messages_are_passed_over(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "export.zip"
     odd = [
         None, 7, [], {}, {"type": "message"}, said("x", "no time"), said("9" * 300, "far away"), said(T1, ""),
+        said("999999999999.0", "no year"),
         {"type": "message", "ts": T1, "text": None}, said(T2, "no thread", thread_ts=5), said(T3, "fine", user=["U1"]),
     ]  # fmt: skip
     export(path, {DAY1: odd})
@@ -491,6 +492,17 @@ def test_odd_messages_are_passed_over(tmp_path: Path, folder: Path) -> None:
     assert report.complete and texts(slack(path), folder) == {
         "it-help/2026-03-04": "#it-help, 2026-03-04\n\nsomebody: fine"
     }
+
+
+def test_a_channel_that_unpacks_to_too_much_leaves_the_others_alone(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "export.zip"
+    bomb = b"[" + b" " * 19_000_000 + b"]"
+    days = {f"general/2026-01-{day:02}.json": bomb for day in range(1, 12)}
+    export(path, {DAY1: [said(T1, "Good morning")]}, days)
+    report = sync(slack(path), folder)
+    (where, reason), *others = report.failures
+    assert where == "general" and "has more than 200 MB" in reason and others == []
+    assert not report.complete and counts(report)[0] == 1
 
 
 def test_a_file_that_is_no_export_is_refused(tmp_path: Path, folder: Path) -> None:
