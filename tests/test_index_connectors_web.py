@@ -528,7 +528,9 @@ def test_restricted_pages_and_those_below_them_are_left_out(site: Site, folder: 
     wiki.page("9", "Home", "<p>words</p>")
     wiki.page("6", "Says nothing", "<p>words</p>")
     del wiki.pages["6"]["restrictions"]
-    wiki.publish(["3", "1", "2", "4", "5", "6"])
+    wiki.page("0", "Says nothing of what it lies below", "<p>words</p>")
+    del wiki.pages["0"]["ancestors"]
+    wiki.publish(["0", "3", "1", "2", "4", "5", "6"])
     connector = confluence(site)
     report = sync(connector, folder)
     assert set(stored(connector, folder)) == {"1"} and report.complete
