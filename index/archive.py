@@ -192,16 +192,18 @@ def member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     Of files whose plain names are the same, the second is called "name (2)" and so on.
     """
     found: dict[str, zipfile.ZipInfo] = {}
+    numbers: dict[str, int] = {}
     for item in archive.infolist():
         plain = plain_name(item.filename)
         hidden = any(part.startswith((".", "~$", "__MACOSX")) for part in plain.split("/"))
         if item.is_dir() or not plain or hidden:
             continue
-        name, number = plain, 1
+        name, number = plain, numbers.get(plain, 1)
         while name in found:
             number += 1
             stem, dot, suffix = plain.rpartition(".")
             name = f"{stem} ({number}).{suffix}" if dot else f"{plain} ({number})"
+        numbers[plain] = number
         found[name] = item
     return found
 
