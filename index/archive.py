@@ -5,7 +5,10 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+
+from lxml import etree
 
 from index.errors import SourceError
 from index.names import plain_name
@@ -23,7 +26,14 @@ _RATIO_FROM_BYTES = 5_000_000
 """Below this unpacked size the ratio says nothing: a small sheet of equal rows packs very well."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What documents use. The other methods may ask for gigabytes of memory in a few bytes."""
-_STREAMED = re.compile(r"xl/(worksheets/|sharedStrings\.xml)")
+_SHEET = re.compile(r"xl/worksheets/")
+_CONTENTS = "[Content_Types].xml"
+_PIECE = 262_144
+"""Bytes. A cell has at most 32,767 characters, which take 230,000 where each is escaped."""
+_ENDS = {b"<!--": b"-->", b"<?": b"?>"}
+"""Where "<" may stand in what is no text and no tag."""
+_OPENING = re.compile(rb"<!--|<\?")
+_LONGEST = len(b"<!DOCTYPE")
 _STRINGS_FACTOR = 8
 """Each shared string becomes an object on the way, in about 30 microseconds."""
 _STYLES_FACTOR = 16
@@ -35,6 +45,12 @@ _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 
 def check_document(path: Path, name: str) -> None:
     """Raises SourceError unless `path`, a document of the Office or e-book kind, is a zip file of a sane size."""
+    _check_kind(path, name)
+    with open_archive(path, name) as archive:
+        _check_trees([item for item in archive.infolist() if _is_xml(archive, item)], name)
+
+
+def _check_kind(path: Path, name: str) -> None:
     with path.open("rb") as file:
         start = file.read(len(_OLE))
     if start == _OLE:
@@ -44,38 +60,97 @@ def check_document(path: Path, name: str) -> None:
         )
     if not zipfile.is_zipfile(path):
         raise SourceError(f"{name} is damaged or not what its name says: open it in its program and save it again.")
+
+
+def check_workbook(path: Path, name: str) -> None:
+    """Raises SourceError unless `path` is a zip file whose sheets, strings and other parts are of a sane size."""
+    _check_kind(path, name)
     with open_archive(path, name) as archive:
-        tags = sum(
-            _tags(archive, item) * (_STRINGS_FACTOR if "sharedStrings" in item.filename else 1)
-            for item in archive.infolist()
-            if _STREAMED.match(item.filename)
-        )
-        trees = sum(
-            item.file_size * (_STYLES_FACTOR if item.filename.lower().endswith("styles.xml") else 1)
-            for item in archive.infolist()
-            if item.filename.lower().endswith((".xml", ".rels")) and not _STREAMED.match(item.filename)
-        )
+        parts = [item for item in archive.infolist() if _is_xml(archive, item)]
+        strings = {"xl/sharedStrings.xml", *_strings(archive)}
+        streamed = {item.filename for item in parts if _SHEET.match(item.filename)} | strings
+        tags = 0
+        for item in parts:
+            found = _tags(archive, item, name)
+            if item.filename in streamed:
+                tags += found * (_STRINGS_FACTOR if item.filename in strings else 1)
+        _check_trees([item for item in parts if item.filename not in streamed], name)
     if tags > MAX_STREAMED_TAGS:
         raise SourceError(
             f"{name} holds more than two million cells or half a million strings: split it, or keep only what is "
             "looked up in it."
         )
+
+
+def _check_trees(parts: Sequence[zipfile.ZipInfo], name: str) -> None:
+    trees = sum(
+        item.file_size * (_STYLES_FACTOR if item.filename.lower().endswith("styles.xml") else 1) for item in parts
+    )
     if trees > MAX_TREE_BYTES:
         raise SourceError(
             f"{name} holds more than {MAX_TREE_BYTES / 1e6:,.0f} MB of XML: split it or save it as text or PDF."
         )
 
 
-def _tags(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
-    """How many tags a part has, read in pieces: a parser takes a hundred times as long to find out."""
-    count = 0
+def _is_xml(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> bool:
+    """Whether a part could be XML by how it begins: what it is read as is said elsewhere, not by its name."""
     try:
         with archive.open(item) as part:
-            while piece := part.read(1_000_000):
+            start = part.read(64)
+    except DAMAGED:
+        return False  # what is wrong with it is said by whoever reads it
+    return start.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")[:1] in (b"", b"<", b"\x4c")
+
+
+def _strings(archive: zipfile.ZipFile) -> set[str]:
+    """The parts that a workbook's table of contents calls shared strings."""
+    try:
+        if archive.getinfo(_CONTENTS).file_size > MAX_TREE_BYTES:
+            return set()
+        root = etree.fromstring(archive.read(_CONTENTS), etree.XMLParser(resolve_entities=False, no_network=True))
+    except (KeyError, etree.XMLSyntaxError, *DAMAGED):
+        return set()  # what is wrong with it is said by whoever reads it
+    named = (entry for entry in root.iter() if "sharedStrings" in str(entry.get("ContentType")))
+    return {str(entry.get("PartName")).lstrip("/") for entry in named}
+
+
+def _tags(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str) -> int:
+    """How many tags a part has, read in pieces: a parser takes a hundred times as long to find out.
+
+    Raises SourceError for a tag, comment or instruction that does not end for a whole piece (expat before 2.6 begins
+    with it again for every 16 kB that it is given), and for what Office files must not hold: other encodings than
+    those with ASCII in them, and declarations.
+    """
+    count = 0
+    inside = rest = b""
+    try:
+        with archive.open(item) as part:
+            while piece := part.read(_PIECE):
                 count += piece.count(b"<") - piece.count(b"</")
+                data = rest + piece
+                endless = len(piece) == _PIECE and (inside or b"<") not in data
+                if endless or b"\0" in piece or b"<!DOCTYPE" in data:
+                    raise SourceError(f"{name} seems damaged (in {item.filename}): open it and save it again.")
+                inside, rest = _open_at_end(data, inside)
     except DAMAGED:
         return 0  # what is wrong with it is said by whoever reads it
     return count
+
+
+def _open_at_end(data: bytes, inside: bytes) -> tuple[bytes, bytes]:
+    """What ends the comment or instruction in which a piece ends (b"" for none), and the bytes at its end that may
+    begin such a thing, or end it. `inside` is what ends the one in which it begins."""
+    at = 0
+    while True:
+        if inside:
+            end = data.find(inside, at)
+            if end < 0:
+                return inside, data[at:][-2:]
+            at = end + len(inside)
+        opening = _OPENING.search(data, at)
+        if opening is None:
+            return b"", data[at:][1 - _LONGEST :]
+        inside, at = _ENDS[opening.group()], opening.end()
 
 
 def open_archive(path: Path, name: str) -> zipfile.ZipFile:
@@ -117,16 +192,18 @@ def member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     Of files whose plain names are the same, the second is called "name (2)" and so on.
     """
     found: dict[str, zipfile.ZipInfo] = {}
+    numbers: dict[str, int] = {}
     for item in archive.infolist():
         plain = plain_name(item.filename)
         hidden = any(part.startswith((".", "~$", "__MACOSX")) for part in plain.split("/"))
         if item.is_dir() or not plain or hidden:
             continue
-        name, number = plain, 1
+        name, number = plain, numbers.get(plain, 1)
         while name in found:
             number += 1
             stem, dot, suffix = plain.rpartition(".")
             name = f"{stem} ({number}).{suffix}" if dot else f"{plain} ({number})"
+        numbers[plain] = number
         found[name] = item
     return found
 

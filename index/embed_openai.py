@@ -71,6 +71,8 @@ class OpenAIEmbedder:
         self._query_task = query_task
         self._passage_task = passage_task
         self._patience_s = patience_s
+        if not key.isascii():
+            raise self._error("cannot take a key with other letters than ASCII", "check the variable that it is in")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=timeout_s)
         self._dimension = dimensions or len(self._request(["dimension"], passage_task, _QUERY_PATIENCE_S)[0])
@@ -122,7 +124,8 @@ class OpenAIEmbedder:
             try:
                 return self._vectors(self._post(body), len(texts))
             except _Again as fault:
-                wait_s = longest * random.uniform(0.5, 1) if fault.wait_s is None else fault.wait_s  # noqa: S311
+                # Not sooner than without its word: some ask to wait 0 s, again and again.
+                wait_s = max(longest * random.uniform(0.5, 1), fault.wait_s or 0.0)  # noqa: S311
                 if time.monotonic() + wait_s > until:
                     asked = "" if fault.wait_s is None else f", and asks to wait {fault.wait_s:.0f} s"
                     raise self._error(f"{fault}{asked}", "try again later, or correct index.embedder.url") from None

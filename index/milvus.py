@@ -35,6 +35,8 @@ WORDS_EACH = 4
 """How many are asked by the words of each field for each that is wanted, since the fields' sums decide."""
 BATCH = 500
 """Passages that are written, or read back, at a time: about 2 MB."""
+MOST_COUNTS = 100_000
+"""Counts of terms that are kept, some 30 MB: each person's uploads are a collection, so each counts for himself."""
 AT_ONCE = 8
 """How many of a question's requests run side by side."""
 
@@ -157,11 +159,13 @@ class MilvusIndex:
 
     def frequencies(self, terms: Sequence[str], collections: frozenset[str]) -> tuple[dict[str, int], int]:
         """In how many passages of `collections` each term stands, and how many there are: a count each, kept until the
-        library changes."""
+        library changes or there are too many."""
         if not collections:
             return dict.fromkeys(terms, 0), 0
         inside = condition(collections, NO_FILTER)
         wanted = ["", *terms]
+        if len(self._counts) > MOST_COUNTS:
+            self._counts = {}
         known = self._counts
         asked = [term for term in wanted if (inside, term) not in known]
         with self._looking_again():

@@ -22,6 +22,8 @@ MAX_RUNS = 500_000
 """Lines and cells of all pages."""
 MAX_MEMORY_BYTES = 3_000_000_000
 """Address space, not resident memory: PDFium reserves more than it uses."""
+MAX_BOXED = 200_000
+"""Characters of a page whose places are asked for; a page of small print has 10,000."""
 CPU_S = 120
 DPI = 300
 """What Tesseract's authors advise for text of ordinary size."""
@@ -72,7 +74,8 @@ def text(path: Path) -> dict[str, Any]:
 
 def boxes(path: Path, number: int) -> dict[str, Any]:
     """{"characters": [[character, left, bottom, right, top], ...]} of page `number` (from 1), in the file's
-    order: as high as the font's lines, as wide as the step to the next character."""
+    order: as high as the font's lines, as wide as the step to the next; none on a page of more than MAX_BOXED.
+    """
     import pypdfium2.raw as raw
 
     box = raw.FS_RECTF()
@@ -82,7 +85,8 @@ def boxes(path: Path, number: int) -> dict[str, Any]:
         contextlib.closing(_page(document, number - 1)) as page,
         contextlib.closing(page.get_textpage()) as words,
     ):
-        for index in range(raw.FPDFText_CountChars(words)):
+        count = raw.FPDFText_CountChars(words)
+        for index in range(count if count <= MAX_BOXED else 0):
             raw.FPDFText_GetLooseCharBox(words, index, box)
             found.append((_character(raw, words, index), box.left, box.bottom, box.right, box.top))
     return {"characters": found}

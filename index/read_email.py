@@ -11,7 +11,7 @@ from email.message import Message
 from index.blocks import TextAssembler, one_line
 from index.errors import LimitError, SourceError
 from index.read_html import read_html
-from index.read_text import decode, read_text
+from index.read_text import decode, decode_stated, read_text
 
 MAX_PARTS = 500
 _MAX_DEPTH = 20
@@ -30,16 +30,14 @@ def read_email(data: bytes, name: str, into: TextAssembler, read_attached: ReadA
     An attachment that can be read follows under its name as heading; the others are named in a line. Raises
     SourceError for a file that is no message.
     """
-    # Not the newer policy: its parser of header values takes minutes for some headers of a few kilobytes.
-    _check(data)
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
-    shown = [f"{key}: {_header(message, key)}" for key in _SHOWN_HEADERS if _header(message, key)]
+    message = parse_message(data)
+    shown = [f"{key}: {header(message, key)}" for key in _SHOWN_HEADERS if header(message, key)]
     if not shown and not message.get("Subject"):
         raise SourceError(f"{name} is no e-mail message (it has no sender, date or subject): save it as EML again.")
-    subject = _header(message, "Subject")
+    subject = header(message, "Subject")
     into.add("heading", subject, level=1)
     into.add("paragraph", "\n".join(shown))
-    into.dated = _date(message)
+    into.dated = sent_on(message)
     attachments: list[Message] = []
     _body(message, into, attachments, 0)
     unread: list[str] = []
@@ -55,6 +53,21 @@ def read_email(data: bytes, name: str, into: TextAssembler, read_attached: ReadA
     if unread:
         into.add("paragraph", f"Attachments that are not read: {', '.join(unread)}.")
     return subject or None
+
+
+def parse_message(data: bytes) -> Message:
+    """The message with its parts. Raises LimitError for one that would take Python's parser minutes."""
+    # The parser takes a lone carriage return for the end of a line, too.
+    _check(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    # Not the newer policy: its parser of header values takes minutes for some headers of a few kilobytes.
+    return email.message_from_bytes(data, policy=email.policy.compat32)
+
+
+def body_text(message: Message) -> str:
+    """A message's own words, without headers and attachments. Raises LimitError for one that is nested too deeply."""
+    into = TextAssembler()
+    _body(message, into, [], 0)
+    return into.text
 
 
 def _check(data: bytes) -> None:
@@ -120,11 +133,9 @@ def _text(part: Message) -> str:
     """A part as text, in the encoding that it states or else in one that fits."""
     content = _content(part)
     charset = part.get_content_charset()
-    if charset:
-        try:
-            return content.decode(charset)
-        except (LookupError, ValueError):
-            pass
+    stated = decode_stated(content, charset) if charset else None
+    if stated is not None:
+        return stated
     try:
         return decode(content, "")
     except SourceError:
@@ -142,7 +153,8 @@ def _file_name(part: Message) -> str:
     return re.split(r"[/\\]", _decoded(stated))[-1].strip()[:200]
 
 
-def _header(message: Message, key: str) -> str:
+def header(message: Message, key: str) -> str:
+    """A header's value as people read it, on one line; "" where the message has none."""
     return _decoded(str(message.get(key) or ""))
 
 
@@ -155,9 +167,9 @@ def _decoded(value: str) -> str:
         return one_line(value)
 
 
-def _date(message: Message) -> str | None:
+def sent_on(message: Message) -> str | None:
     """The ISO date of a message's Date line, in the sender's time."""
     try:
-        return email.utils.parsedate_to_datetime(_header(message, "Date")).date().isoformat()
+        return email.utils.parsedate_to_datetime(header(message, "Date")).date().isoformat()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

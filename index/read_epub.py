@@ -16,6 +16,8 @@ from index.read_text import decode
 
 MAX_TEXT_BYTES = 40_000_000
 """Of all pages together: a novel has half a million."""
+MAX_PACKAGE_BYTES = 5_000_000
+"""Of the list of a book's files, which is held as a tree; of 10,000 entries it has one million."""
 MAX_MARKS = 1_000_000
 """Tags at whose start or end "<" stands; they take the parser about 15 microseconds each."""
 _CONTAINER = "META-INF/container.xml"
@@ -84,6 +86,8 @@ def _xml(archive: zipfile.ZipFile, member: str, name: str) -> Any:
     """The root of an XML file in the archive; entities are not expanded and nothing else is loaded."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
+        if archive.getinfo(member).file_size > MAX_PACKAGE_BYTES:
+            raise LimitError(f"lists its pages in more than {MAX_PACKAGE_BYTES / 1e6:.0f} MB: split it.")
         return etree.fromstring(archive.read(member), parser)
     except (KeyError, etree.XMLSyntaxError):
         raise SourceError(f"{name} is damaged or no EPUB ({member} cannot be read): convert it again.") from None

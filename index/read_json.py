@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from index.blocks import TextAssembler, one_line
+from index.blocks import MAX_CHARACTERS, TextAssembler, one_line
 from index.errors import LimitError, SourceError
 
 MAX_VALUES = 2_000_000
 """A value of two characters takes 60 bytes and more once it is read."""
+_MAX_NAME_CHARACTERS = 20_000
+"""Of a field with the names of all that it is in, which stand before each value of a record."""
 _LONG_CHARACTERS = 600
 """A record longer than this is written field by field, so that a sentence of it can be quoted alone."""
 _MAX_HEADING_LEVEL = 6
@@ -85,8 +87,13 @@ def _outline(value: Any, level: int, into: TextAssembler) -> None:
 
 def _record(value: Any, into: TextAssembler) -> None:
     """One block: "key: value; key: value", or a field a line where it is long."""
-    pairs = list(_pairs("", value))
-    fields = [f"{key}: {text}" if key else text for key, text in pairs]
+    fields: list[str] = []
+    size = 0
+    for key, text in _pairs("", value):
+        size += len(key) + len(text)
+        if size > MAX_CHARACTERS:
+            raise LimitError(f"holds more than {MAX_CHARACTERS:,} characters of text: split it.")
+        fields.append(f"{key}: {text}" if key else text)
     row = "; ".join(one_line(field) for field in fields)
     if len(row) <= _LONG_CHARACTERS:
         into.add("row", row)
@@ -95,7 +102,12 @@ def _record(value: Any, into: TextAssembler) -> None:
 
 
 def _pairs(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The (name, text) pairs of a value, a nested name after its parents' ("address city")."""
+    """The (name, text) pairs of a value, a nested name after its parents' ("address city").
+
+    Raises LimitError for a name that is no name any more.
+    """
+    if len(prefix) > _MAX_NAME_CHARACTERS:
+        raise LimitError(f"has names of more than {_MAX_NAME_CHARACTERS:,} characters: shorten them.")
     plain = _plain(value)
     if plain:
         yield prefix, plain

@@ -123,15 +123,20 @@ def _inline(node: SyntaxTreeNode) -> str:
     for child in node.children:
         _collect(child, pieces)
     lines = "".join(pieces).split("\v")
-    text = lines[0]
+    text, opening = [lines[0]], _opening(lines[0])
     for line in lines[1:]:
-        between = "\n" if _FIELD_LINE.match(line) and _is_field(text) else " "
-        text += between + line
-    return text
+        if _FIELD_LINE.match(line) and _FIELD_LINE.match(opening):
+            text += ["\n", line]
+            opening = _opening(line)
+        else:
+            text += [" ", line]
+            opening = _opening(f"{opening} {line}")
+    return "".join(text)
 
 
-def _is_field(text: str) -> bool:
-    return bool(_FIELD_LINE.match(text.rsplit("\n", 1)[-1]))
+def _opening(text: str) -> str:
+    """As much of a text's last line as shows whether it is a field's."""
+    return text[text.rfind("\n") + 1 :][:60]
 
 
 def _collect(node: SyntaxTreeNode, pieces: list[str]) -> None:

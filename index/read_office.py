@@ -15,6 +15,8 @@ MAX_PARTS = 200_000
 """Paragraphs and cells of a Word file: about 5,000 pages of them."""
 MAX_CELLS = 3_000_000
 """Cells of a workbook that are read, empty ones between filled ones included."""
+_WIDEST = 100
+"""Columns that a cell is spread over. Word has 63 at most, a file can state any number."""
 _DEEPEST_LEVEL = 8
 """Of lists, from 0: Word has nine levels, a file can state any."""
 _DEFAULT_SHEET = re.compile(r"(sheet|blad|feuil|tabelle)\s*\d*", re.IGNORECASE)
@@ -72,13 +74,23 @@ def _style_names(document: Any) -> Callable[[Any], str]:
 
 
 def _docx_rows(table: Any) -> Iterator[list[str]]:
-    """The texts of a table's rows; a cell merged over columns counts once, then as empty."""
+    """The texts of a table's rows; a cell merged over columns counts once, then as empty, one merged over rows in each.
+
+    python-docx's own cells are not asked: it makes as many as the file says, and goes up a merged cell row by row.
+    """
+    from docx.table import _Cell
+
+    above: dict[int, str] = {}
     for row in table.rows:
         texts: list[str] = []
-        previous = None
-        for cell in row.cells:
-            texts.append("" if cell._tc is previous else cell.text)
-            previous = cell._tc
+        here: dict[int, str] = {}
+        column = row.grid_cols_before
+        for cell in row._tr.tc_lst:
+            text = above.get(column, "") if cell.vMerge == "continue" else _Cell(cell, table).text
+            here[column] = text
+            texts += [text, *[""] * (min(cell.grid_span, _WIDEST) - 1)]
+            column += cell.grid_span
+        above = here
         yield texts
 
 
@@ -150,6 +162,7 @@ def read_xlsx(path: Path, name: str, into: TextAssembler) -> str | None:
     """
     import openpyxl
 
+    _check_sheets(path)
     cells = 0
     book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     try:
@@ -167,6 +180,21 @@ def read_xlsx(path: Path, name: str, into: TextAssembler) -> str | None:
     finally:
         book.close()
     return title or None
+
+
+def _check_sheets(path: Path) -> None:
+    """Raises LimitError for a workbook that names one part as a sheet again and again; each time it would be read."""
+    from openpyxl.reader.excel import ExcelReader
+
+    reader = ExcelReader(path, read_only=True, data_only=True)
+    try:
+        reader.read_manifest()
+        reader.read_workbook()
+        parts = [relation.target for _, relation in reader.parser.find_sheets()]
+    finally:
+        reader.archive.close()
+    if len(set(parts)) < len(parts):
+        raise LimitError("has a sheet several times over, which no program writes: save it again.")
 
 
 def _xlsx_rows(rows: Iterable[Sequence[Any]], cells: int) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from index.blocks import TextAssembler, one_line, row_text
+from index.blocks import MAX_HEADING_CHARACTERS, TextAssembler, one_line, row_text
 from index.pdf_pages import LIGATURES, pages_named, read_pages
 from index.recognise import recognise_pages
 
@@ -24,6 +24,8 @@ _HYPHENATED = frozenset(("self", "semi", "multi", "cross", "well", "high", "long
 _LONGEST_PARAGRAPH = 20_000
 _MOST_CELLS = 60
 """On one line. Above these two a file is no document, and to join what it holds takes the square of the time."""
+_LONGEST_LOOK = 30
+"""Lines. Where more than so many stood in columns and were no table, none is looked for again before their end."""
 _FIELD_LINE = re.compile(r"[A-Z][\w /'-]{0,40}: ")
 
 
@@ -139,6 +141,7 @@ class _Layout:
         self._larger = larger
         self._kind = "paragraph"
         self._texts: list[str] = []
+        self._numbers: set[str] = set()
         self._page = 1
         self._last: Segment | None = None
         self._item_x = 0.0
@@ -153,8 +156,9 @@ class _Layout:
                     self._into.add("paragraph", paragraph, number)
                 continue
             at = 0
+            self._look_from = 0
             while at < len(page):
-                taken = self._table(page, at) if len(page[at]) > 1 else 0
+                taken = self._table(page, at) if len(page[at]) > 1 and at >= self._look_from else 0
                 if not taken:
                     self._line(page[at], page[at + 1] if at + 1 < len(page) else None)
                     taken = 1
@@ -177,6 +181,8 @@ class _Layout:
                 self._flush()
                 self._kind, self._page = "list", part.page
             self._texts.append(mark + part.text[start:])
+            if number:
+                self._numbers.add(number.group(1))
             self._item_x = part.x0
         elif self._continues(part):
             self._join(part.text)
@@ -187,7 +193,8 @@ class _Layout:
 
     def _heading(self, part: Segment, level: int) -> None:
         last = self._last
-        if self._kind == "heading" and last and abs(last.size - part.size) < 0.2 and self._near(part, last):
+        goes_on = self._kind == "heading" and len(self._texts[-1]) < MAX_HEADING_CHARACTERS
+        if goes_on and last and abs(last.size - part.size) < 0.2 and self._near(part, last):
             self._join(part.text)
         else:
             self._flush()
@@ -218,11 +225,7 @@ class _Layout:
         value = int(number.group(1))
         if value == 1:
             return True
-        return (
-            self._kind == "list"
-            and self._texts[-1:] != []
-            and any(text.startswith(f"{value - 1}. ") for text in reversed(self._texts))
-        )
+        return self._kind == "list" and str(value - 1) in self._numbers
 
     def _near(self, part: Segment, last: Segment) -> bool:
         return part.page == last.page and 0 < last.y - part.y < 1.65 * max(part.size, last.size)
@@ -268,8 +271,10 @@ class _Layout:
             level = self._level if self._kind == "heading" else 0
             self._into.add(self._kind, text, self._page, level)
         self._texts, self._kind = [], "paragraph"
+        self._numbers.clear()
 
     _level = 0
+    _look_from = 0
 
     def _table(self, page: list[Line], at: int) -> int:
         """Writes the table that starts at a line; returns how many lines it took, 0 if it is no table."""
@@ -282,6 +287,8 @@ class _Layout:
             lines.append(line)
         rows = _rows(lines, columns)
         if len(rows) < 2 or sum(1 for row in rows if sum(map(bool, row)) > 1) < 2:
+            if len(lines) > _LONGEST_LOOK:
+                self._look_from = at + len(lines)
             return 0
         self._flush()
         self._last = None

@@ -25,10 +25,14 @@ def read_pptx(path: Path, into: TextAssembler) -> str | None:
     if len(deck.slides._sldIdLst) > MAX_SLIDES:
         raise LimitError(f"has {len(deck.slides._sldIdLst):,} slides; the limit is {MAX_SLIDES:,}: split it.")
     hidden = shapes = 0
+    seen: set[str] = set()
     for number, slide in enumerate(deck.slides, 1):
         if slide._element.get("show") == "0":
             hidden += 1
             continue
+        if slide.part.partname in seen:
+            continue  # a damaged or hostile file: one slide can be named thousands of times
+        seen.add(slide.part.partname)
         title = slide.shapes.title
         into.add("heading", _text(title.text_frame) if title is not None else "", number, level=2)
         for shape in _flat(slide.shapes, 0):

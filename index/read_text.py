@@ -1,5 +1,6 @@
 """Bytes to text in whatever encoding they are, and plain text to blocks."""
 
+import codecs
 import re
 
 from index.blocks import TextAssembler, clean
@@ -7,6 +8,8 @@ from index.errors import SourceError
 
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s+\S")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f]")
+_FOR_NAMES = ("idna", "punycode")
+"""Encodings of host names: to read a page in one takes time that grows with the square of its length."""
 
 
 def decode(data: bytes, name: str) -> str:
@@ -21,6 +24,14 @@ def decode(data: bytes, name: str) -> str:
         if controls <= max(1, len(text) // 1000):
             return clean(text)
     raise SourceError(f"{name} is not text in a known encoding: save it as UTF-8.")
+
+
+def decode_stated(data: bytes, charset: str) -> str | None:
+    """The text in the encoding that its sender states; None if there is no such encoding, or the text is not in it."""
+    try:
+        return None if codecs.lookup(charset).name in _FOR_NAMES else data.decode(charset)
+    except (LookupError, ValueError):
+        return None
 
 
 def read_text(source: str, into: TextAssembler) -> None:

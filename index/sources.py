@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from index.archive import check_document, member_names, open_archive, unpack
+from index.archive import check_document, check_workbook, member_names, open_archive, unpack
 from index.blocks import MAX_HEADING_CHARACTERS, TextAssembler
 from index.document import DESK_COLLECTION, Document
 from index.errors import LimitError, SourceError
@@ -269,7 +269,7 @@ def _docx(path: Path, name: str, into: TextAssembler) -> str | None:
 
 
 def _xlsx(path: Path, name: str, into: TextAssembler) -> str | None:
-    check_document(path, name)
+    check_workbook(path, name)
     return read_xlsx(path, name, into)
 
 

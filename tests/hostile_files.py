@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import random
+import re
 import resource
 import sys
 import zipfile
@@ -116,6 +117,15 @@ def pdf_of(content: bytes, box: str = "0 0 600 800", pages: int = 1) -> bytes:
     return bytes(file)
 
 
+def renamed(archive: bytes, part: str, name: str) -> bytes:
+    """An Office file with one part under another name, by which its own lists call it too."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        members = {item.filename: source.read(item) for item in source.infolist()}
+    for lists in [member for member in members if member.endswith((".rels", "[Content_Types].xml"))]:
+        members[lists] = members[lists].replace(part.encode(), name.encode())
+    return zip_of({name if member == part else member: data for member, data in members.items()})
+
+
 def sheet_with(cells: str) -> bytes:
     return changed(
         xlsx_bytes(),
@@ -199,6 +209,73 @@ CASES: dict[str, Callable[[], bytes]] = {
             docx_bytes(), "word/document.xml", lambda xml: xml.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 6_000_000)
         )
     ),
+    "padded-tree-by-another-name.docx": lambda: renamed(
+        padded(
+            changed(
+                docx_bytes(),
+                "word/document.xml",
+                lambda xml: xml.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 25_000_000),
+            )
+        ),
+        "word/document.xml",
+        "word/document.png",
+    ),
+    "padded-tree-as-a-sheet.docx": lambda: renamed(
+        padded(
+            changed(
+                docx_bytes(),
+                "word/document.xml",
+                lambda xml: xml.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 7_500_000),
+            )
+        ),
+        "word/document.xml",
+        "xl/worksheets/sheet.xml",
+    ),
+    "padded-strings-by-another-name.xlsx": lambda: renamed(
+        padded(
+            strings_with(
+                b'<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+                + b"<si><t/></si>" * 2_000_000
+                + b"</sst>"
+            )
+        ),
+        "xl/sharedStrings.xml",
+        "xl/strings.bin",
+    ),
+    "padded-package.epub": lambda: padded(epub_bytes(b"<p>x", b"<package>" + b"<a/>" * 9_000_000 + b"</package>")),
+    "spanning-cell.docx": lambda: changed(
+        docx_bytes(),
+        "word/document.xml",
+        lambda xml: xml.replace(
+            b"<w:body>",
+            b'<w:body><w:tbl><w:tblPr/><w:tblGrid/><w:tr><w:tc><w:tcPr><w:gridSpan w:val="2000000000"/></w:tcPr><w:p>'
+            b"<w:r><w:t>Wide</w:t></w:r></w:p></w:tc></w:tr></w:tbl>",
+        ),
+    ),
+    "endless-comment.xlsx": lambda: padded(sheet_with("<!--" + "<>" * 80_000_000 + "-->")),
+    "endless-tag.xlsx": lambda: padded(sheet_with('<row a="' + ">" * 160_000_000 + '"/>')),
+    "padded-sheets.xlsx": lambda: padded(
+        changed(
+            sheet_with("<x/>" * 7_000_000),
+            "xl/workbook.xml",
+            lambda xml: re.sub(
+                rb"<sheet .*?/>",
+                lambda sheet: b"".join(sheet[0].replace(b'"Sheet"', b'"s%d"' % number) for number in range(2000)),
+                xml,
+            ),
+        )
+    ),
+    "one-slide.pptx": lambda: changed(
+        changed(
+            pptx_bytes(), "ppt/slides/slide1.xml", lambda xml: xml.replace(b"<a:p>", b"<a:p/>" * 50_000 + b"<a:p>")
+        ),
+        "ppt/presentation.xml",
+        lambda xml: re.sub(
+            rb"<p:sldId .*?/>",
+            lambda slide: b"".join(slide[0].replace(b'"256"', b'"%d"' % (256 + number)) for number in range(2000)),
+            xml,
+        ),
+    ),
     "padded-some-paragraphs.docx": lambda: padded(
         changed(
             docx_bytes(), "word/document.xml", lambda xml: xml.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 190_000)
@@ -238,6 +315,10 @@ CASES: dict[str, Callable[[], bytes]] = {
     "deep-but-parsed.json": lambda: b'{"a":' * 900 + b"1" + b"}" * 900,
     "many-values.json": lambda: b"[" + b"[]," * 3_000_000 + b"1]",
     "deep-line.jsonl": lambda: b'{"a": 1}\n' + b"[" * 100_000 + b"\n" + b'{"a":' * 900 + b"1" + b"}" * 900,
+    "repeated-name.json": lambda: (
+        b'[{"' + b"k" * 15_000 + b'": {' + b",".join(b'"x%d": 1' % number for number in range(400_000)) + b"}}]"
+    ),
+    "long-names.json": lambda: b'[{"' + (b"k" * 20_000 + b'": {"') * 800 + b'a": 1' + b"}" * 801 + b"]",
     "big-number.json": lambda: b'{"a": ' + b"9" * 1_000_000 + b"}",
     "deep.eml": lambda: nested_message(3000),
     "quotes.md": lambda: b"> " * 100_000 + b"x",
@@ -262,6 +343,12 @@ CASES: dict[str, Callable[[], bytes]] = {
     "unseen.txt": lambda: "\u202e\u200b".encode() * 100_000 + b"Text.",
     "scripts.html": lambda: b"<p onclick='x()'>Text<script>" + b"alert(1);" * 200_000 + b"</script><style>a{}</style>",
     "long-header.eml": lambda: b"Content-Type: text/plain; " + b'a="b";' * 100_000 + b"\nSubject: x\n\nText.",
+    "long-header-other-ends.eml": lambda: (
+        b"Subject: x\rContent-Type: text/plain; " + b'a="b";' * 300_000 + b"\r\rText."
+    ),
+    "names-encoding.eml": lambda: (
+        b"Subject: s\nContent-Type: text/plain; charset=punycode\n\n" + b"a" * 900_000 + b"-" + b"9a" * 900_000
+    ),
     "many-headers.eml": lambda: b"".join(b"X-%d: y\n" % number for number in range(200_000)) + b"Subject: s\n\nText.",
     "wrong-headers.eml": lambda: (
         b"Subject: =?utf-9?b?!!!?= =?x?q?=\nDate: yesterday\nFrom: \xff\xfe <\n"
@@ -273,6 +360,12 @@ CASES: dict[str, Callable[[], bytes]] = {
     "no-size.pdf": lambda: pdf_of(b"0 0 9 9 re f", box="0 0 0 0"),
     "flate-bomb.pdf": lambda: pdf_of(b"q Q " * 60_000_000),
     "text-bomb.pdf": lambda: pdf_of(b"BT /F 1 Tf " + b"(aaaaaaaaaaaaaaaaaaaaaaaaaaaa) Tj " * 2_000_000 + b"ET"),
+    "list-of-one-number.pdf": lambda: pdf_of(
+        b"BT /F 12 Tf 72 700 Td (1. a) Tj 0 -14 Td " + b"(2. b) Tj 0 -14 Td " * 50_000 + b"ET"
+    ),
+    "nearly-a-table.pdf": lambda: pdf_of(
+        b"BT /F 12 Tf 72 700 Td " + b"(aa) Tj 200 0 Td (bb) Tj -200 -14 Td " * 20_000 + b"0 -14 Td (c) Tj ET"
+    ),
     "one-long-line.pdf": lambda: pdf_of(b"BT /F 1 Tf " + b"(a) Tj 9 0 Td " * 100_000 + b"ET"),
 }
 """Name (its suffix is the format) to content."""
@@ -281,9 +374,19 @@ CASES: dict[str, Callable[[], bytes]] = {
 SLOW = frozenset(
     (
         *("padded-shapes.pptx", "padded-lines.pptx", "padded-some-paragraphs.docx", "padded-strings.xlsx"),
+        *("padded-tree-by-another-name.docx", "padded-tree-as-a-sheet.docx", "padded-strings-by-another-name.xlsx"),
+        *("padded-package.epub", "padded-sheets.xlsx", "endless-comment.xlsx", "endless-tag.xlsx"),
         *("padded-rows.xlsx", "far-row.xlsx", "wide-rows.xlsx", "wider.csv", "one-line.csv", "one-field.csv"),
-        *("brackets.md", "long-heading.md", "table.md", "front-matter-long.md", "many-headers.eml"),
-        *("flate-bomb.pdf", "text-bomb.pdf", "one-long-line.pdf"),
+        *(
+            "repeated-name.json",
+            "fields.md",
+            "brackets.md",
+            "long-heading.md",
+            "table.md",
+            "front-matter-long.md",
+            "many-headers.eml",
+        ),
+        *("flate-bomb.pdf", "text-bomb.pdf", "one-long-line.pdf", "list-of-one-number.pdf", "nearly-a-table.pdf"),
     )
 )
 """Cases that take a second or more."""

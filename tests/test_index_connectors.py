@@ -133,6 +133,15 @@ def test_links_out_of_the_folder_hidden_files_and_pipes_are_not_read(share: Path
     assert not any(b"vault" in path.read_bytes() for path in mirror.glob("*.*"))
 
 
+def test_a_link_in_a_circle_costs_only_itself(share: Path, mirror: Path) -> None:
+    before = sync(connector(share), mirror).added
+    (share / "a-loop.md").symlink_to(share / "a-loop.md")
+    (share / "zz-new.md").write_text("# New\n\nWords.\n")
+    report = sync(connector(share), mirror)
+    assert report.complete and (report.added, report.unchanged) == (1, before)
+    assert [(key, why[:27]) for key, why in report.failures] == [("a-loop.md", "this file cannot be read (i")]
+
+
 def test_patterns_choose_files(share: Path, mirror: Path) -> None:
     for name in ("a.txt", "old/b.txt", "it/c.txt"):
         (share / name).parent.mkdir(exist_ok=True)

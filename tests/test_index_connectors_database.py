@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import psycopg
 import pytest
 
 from desk.connectors import DatabaseFile
+from index.connectors.database import read_database
+from index.connectors.items import ConnectorError
 from index.connectors.mirror import read_sources
 from index.connectors.sync import SyncReport, fingerprint, sync
 from index.sources import load_source
@@ -281,6 +284,35 @@ def test_sqlite_is_read_and_cannot_be_written(sqlite: Path, folder: Path) -> Non
         report = sync(rows(query), folder.with_name("other"))
         assert not report.complete and counts(report) == (0, 0, 0, 0), query
     assert sqlite.read_bytes() == before
+
+
+def test_text_in_another_encoding_costs_only_its_letters(sqlite: Path, folder: Path) -> None:
+    with sqlite3.connect(sqlite) as connection:
+        connection.execute("INSERT INTO notes VALUES (3, CAST(x'636166e9' AS TEXT), NULL)")
+    connector = rows("SELECT * FROM notes ORDER BY id DESC")
+    report = sync(connector, folder)
+    assert report.failures == () and counts(report) == (3, 0, 0, 0)
+    assert texts(connector, folder)["3"] == "crm 3\n\nId: 3\n\nText: caf\ufffd"
+
+
+ENDLESS = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n)"
+
+
+@pytest.mark.usefixtures("sqlite")
+@pytest.mark.parametrize(
+    "query", [f"{ENDLESS} SELECT max(id) AS id FROM n", f"{ENDLESS} SELECT id FROM n WHERE id < 0"]
+)
+def test_a_query_without_end_is_stopped_when_its_time_is_over(query: str) -> None:
+    with pytest.raises(ConnectorError, match="took longer than 30 minutes"):
+        list(read_database(rows(query), time.monotonic() + 0.5))
+
+
+@pytest.mark.usefixtures("sqlite")
+def test_a_table_without_end_is_refused_though_its_cells_are_empty(folder: Path) -> None:
+    report = sync(rows(f"{ENDLESS} SELECT id, '' AS text FROM n", document="table", max_mb=1), folder)
+    assert "the rows are larger than 1 MB together" in report.failures[0][1]
+    report = sync(rows(f"{ENDLESS} SELECT NULL AS id, NULL AS text FROM n", document="table", max_mb=1), folder)
+    assert "the rows are larger than 1 MB together" in report.failures[0][1]
 
 
 def test_a_sqlite_file_that_is_not_there_is_not_made(

@@ -3,7 +3,10 @@
 import json
 import mailbox
 import os
+import socket
 import subprocess
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -15,6 +18,8 @@ import pytest
 from web_site import Reply, Site, make_certificate, serving
 
 from desk.connectors import Connector, GitFile, MailboxFile, SlackFile
+from index.connectors.git import read_repository
+from index.connectors.items import ConnectorError
 from index.connectors.mirror import read_sources
 from index.connectors.sync import SyncReport, fingerprint, sync
 from index.sources import load_source
@@ -156,6 +161,25 @@ def test_paths_that_try_to_leave_stay_in_the_mirror(repository: Path, folder: Pa
     assert not (tmp_path / "escaped.md").exists() and not (tmp_path.parent / "escaped.md").exists()
 
 
+def test_a_branch_of_billions_of_files_is_refused(
+    repository: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.connectors.git._MOST_ENTRIES", 20_000)
+    sync(repository_file(repository), folder)
+    blob = git(repository, "hash-object", "-w", "code.py")
+    entry = f"100644 blob {blob}\t%d.py"
+    for _ in range(10):
+        lines = "\n".join(entry % number for number in range(10))
+        made = subprocess.run(
+            ["git", "-C", repository, "mktree"], input=lines, capture_output=True, text=True, check=True
+        )
+        entry = f"040000 tree {made.stdout.strip()}\t%d"
+    git(repository, "update-ref", "refs/heads/main", git(repository, "commit-tree", "-m", "x", made.stdout.strip()))
+    report = sync(repository_file(repository), folder)
+    assert "holds more than 20,000 files" in report.failures[0][1]
+    assert counts(report) == (0, 0, 0, 0) and not report.complete
+
+
 @pytest.mark.parametrize("change", [{"branch": "absent"}, {"repository": "/nowhere/at/all"}])
 def test_a_repository_or_branch_that_is_not_there_removes_nothing(
     repository: Path, folder: Path, change: dict[str, str]
@@ -227,9 +251,29 @@ def test_a_repository_behind_https_is_fetched_and_followed(
     commit(repository, docs__vpn_md="# VPN\n\nOpen the new client.\n")
     assert counts(sync(connector, folder)) == (0, 1, 0, 1)
     assert texts(connector, folder)["docs/vpn.md"] == "VPN\n\nOpen the new client."
+    (folder / ".repository" / "shallow.lock").touch()  # as a run leaves it that is killed
+    commit(repository, docs__vpn_md="# VPN\n\nOpen the newest client.\n")
+    assert counts(sync(connector, folder)) == (0, 1, 0, 1)
     remote.replies = {}
     report = sync(connector, folder)
     assert not report.complete and set(texts(connector, folder)) == {"docs/vpn.md", "guide.rst"}
+
+
+def test_a_fetch_whose_time_is_over_ends_with_all_that_git_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connector = repository_file(f"https://127.0.0.1:{silent.getsockname()[1]}/docs.git", allow_private=True)
+        with pytest.raises(ConnectorError, match="git fetch took longer than"):
+            list(read_repository(connector, tmp_path / "cache", time.monotonic() + 2))
+        running = [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path) in read_or(path)]
+        assert running == []
+
+
+def read_or(path: Path) -> str:
+    """What is in a file; nothing where it is gone or somebody else's."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_a_repository_on_a_private_address_or_behind_a_redirect_is_refused(
@@ -309,6 +353,27 @@ def test_hostile_and_broken_messages_cost_only_themselves(tmp_path: Path, folder
     assert report.complete and "Fine words." in texts(connector, folder)["<g@x>"]
     assert report.added + len(report.failures) == len(bad) + 1 and report.added >= 4
     assert {path.name for path in tmp_path.iterdir()} == {"box", "mirror"}
+
+
+def test_messages_that_would_take_a_parser_minutes_are_refused(tmp_path: Path, folder: Path) -> None:
+    head = b"Subject: s\nContent-Type: text/plain; "
+    bad = [head + b'a="b";' * 50_000 + b"\n\nwords\n", (head + b'a="b";' * 50_000).replace(b"\n", b"\r") + b"\r\rwords"]
+    names = head + b"charset=punycode\n\n" + b"a" * 400_000 + b"-" + b"9a" * 400_000
+    report = sync(write_mailbox(tmp_path / "box", *bad, names), folder)
+    assert report.complete and [counts(report)[0], len(report.failures)] == [1, 2]
+    assert all("header line of more than 20,000 bytes" in reason for _, reason in report.failures)
+
+
+def test_a_message_that_is_far_too_large_is_not_read_into_memory(tmp_path: Path, folder: Path) -> None:
+    connector = write_mailbox(tmp_path / "box", letter("Good", "Fine words.", Message_ID="<g@x>"))
+    with (tmp_path / "box").open("ab") as box:
+        box.write(b"From x Thu Jan  1 00:00:00 2026\nSubject: large\n\n" + b"many words\n" * 1_200_000)
+    tracemalloc.start()
+    report = sync(connector.model_copy(update={"max_mb": 1}), folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [reason for _, reason in report.failures] == ["is larger than ten times the limit of 1 MB (max_mb)"]
+    assert counts(report)[0] == 1 and report.complete and peak < 5_000_000
 
 
 def test_a_file_that_is_no_mailbox_is_refused_and_the_mailbox_is_not_written_to(tmp_path: Path, folder: Path) -> None:
@@ -419,6 +484,7 @@ def test_odd_messages_are_passed_over(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "export.zip"
     odd = [
         None, 7, [], {}, {"type": "message"}, said("x", "no time"), said("9" * 300, "far away"), said(T1, ""),
+        said("999999999999.0", "no year"),
         {"type": "message", "ts": T1, "text": None}, said(T2, "no thread", thread_ts=5), said(T3, "fine", user=["U1"]),
     ]  # fmt: skip
     export(path, {DAY1: odd})
@@ -426,6 +492,17 @@ def test_odd_messages_are_passed_over(tmp_path: Path, folder: Path) -> None:
     assert report.complete and texts(slack(path), folder) == {
         "it-help/2026-03-04": "#it-help, 2026-03-04\n\nsomebody: fine"
     }
+
+
+def test_a_channel_that_unpacks_to_too_much_leaves_the_others_alone(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "export.zip"
+    bomb = b"[" + b" " * 19_000_000 + b"]"
+    days = {f"general/2026-01-{day:02}.json": bomb for day in range(1, 12)}
+    export(path, {DAY1: [said(T1, "Good morning")]}, days)
+    report = sync(slack(path), folder)
+    (where, reason), *others = report.failures
+    assert where == "general" and "has more than 200 MB" in reason and others == []
+    assert not report.complete and counts(report)[0] == 1
 
 
 def test_a_file_that_is_no_export_is_refused(tmp_path: Path, folder: Path) -> None:

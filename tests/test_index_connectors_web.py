@@ -364,6 +364,25 @@ def test_a_sitemap_that_is_damaged_or_hostile_is_refused(site: Site, folder: Pat
     assert not report.complete and "cannot be read" in report.failures[0][1]
 
 
+def test_an_address_that_is_none_costs_only_its_page(site: Site, folder: Path) -> None:
+    site.replies["/moved"] = Reply(status=301, headers={"Location": "http://["})
+    good, moved = site.page("/good", "<p>Good</p>"), site.address + "/moved"
+    inner = site.sitemap("/inner.xml", "http://[", "http://exam\u2100ple.com/x", moved, good)
+    report = sync(sitemap(site.sitemap("/index.xml", "http://[x", inner, index=True)), folder)
+    assert counts(report) == (1, 0, 0, 0)
+    reasons = dict(report.failures)
+    assert reasons["http://["] == reasons["http://exam\u2100ple.com/x"] == "this is not a web address"
+    assert reasons[moved] == "it redirects to what is no web address"
+    assert not report.complete and "http://[x" in reasons
+
+
+def test_a_page_that_opens_its_title_again_and_again_is_read(site: Site, folder: Path) -> None:
+    page = site.page("/many", "<p>Words</p>" + "<title>" * 140_000 + "<title " * 140_000)
+    connector = web(page)
+    report = sync(connector, folder)
+    assert report.failures == () and [source.title for source, _ in stored(connector, folder).values()] == [page]
+
+
 def test_sitemaps_that_name_each_other_are_read_once(site: Site, folder: Path) -> None:
     first = site.sitemap("/a.xml", site.address + "/b.xml", index=True)
     site.sitemap("/b.xml", first, site.address + "/b.xml", index=True)
@@ -509,7 +528,9 @@ def test_restricted_pages_and_those_below_them_are_left_out(site: Site, folder: 
     wiki.page("9", "Home", "<p>words</p>")
     wiki.page("6", "Says nothing", "<p>words</p>")
     del wiki.pages["6"]["restrictions"]
-    wiki.publish(["3", "1", "2", "4", "5", "6"])
+    wiki.page("0", "Says nothing of what it lies below", "<p>words</p>")
+    del wiki.pages["0"]["ancestors"]
+    wiki.publish(["0", "3", "1", "2", "4", "5", "6"])
     connector = confluence(site)
     report = sync(connector, folder)
     assert set(stored(connector, folder)) == {"1"} and report.complete

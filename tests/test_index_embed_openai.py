@@ -192,11 +192,18 @@ def test_a_wait_beyond_ones_patience_is_not_begun(service: Service) -> None:
     assert len(service.bodies) == 1
 
 
-def test_patience_ends(service: Service) -> None:
-    service.script = [says(500)] * 50
+@pytest.mark.parametrize("reply", [says(500), says(429, Retry_After="0"), says(503, Retry_After="nan")])
+def test_patience_ends(service: Service, reply: Callable[[dict[str, Any]], Reply]) -> None:
+    service.script = [reply] * 500
     message = fault(service.embedder(patience_s=1.0))
-    assert "127.0.0.1" in message and "small-1" in message and "status 500" in message
+    assert "127.0.0.1" in message and "small-1" in message and "is overloaded or out of order" in message
     assert 2 <= len(service.bodies) < 10
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown() -> None:
+    with pytest.raises(EmbedderError, match="key with other letters than ASCII") as caught:
+        OpenAIEmbedder(url="https://models.example/v1", model="small-1", key="geheim\u201c", dimensions=3)
+    assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [401, 403])

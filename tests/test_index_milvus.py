@@ -163,6 +163,16 @@ def test_bm25_scores_equal_the_formula(library: Library) -> None:
         assert score == pytest.approx(summed)
 
 
+def test_counts_that_are_kept_do_not_grow_without_end(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.milvus.MOST_COUNTS", 4)
+    index = index_of(library)
+    first = index.frequencies(["harbour", "note"], ALL)
+    for person in range(6):
+        index.frequencies(["harbour", "note"], frozenset({f"person {person}"}))
+        assert len(index._counts) <= 4 + 3
+    assert index.frequencies(["harbour", "note"], ALL) == first
+
+
 @pytest.mark.parametrize("name", ['a"] or true or collection in ["', "back\\slash", "new\nline", "é{x}%_'"])
 def test_names_of_any_form_are_values_alone(library: Library, tmp_path: Path, name: str) -> None:
     (tmp_path / "own.txt").write_text("Zebra of its own.")

@@ -3,12 +3,13 @@
 import io
 import os
 import stat
+import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from index.archive import member_file
+from index.archive import member_file, member_names
 from index.document import Document
 from index.errors import SourceError
 from index.sources import SourceFailure, document_id, load_source, load_sources
@@ -172,3 +173,18 @@ def test_the_original_of_a_member_is_found_again(tmp_path: Path) -> None:
     assert contents == [b"1", b"2", b"3"]
     with pytest.raises(SourceError, match=r"a\.zip no longer holds z\.txt"):
         member_file(path, "z.txt", tmp_path / "out")
+
+
+def test_thousands_of_files_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "same.zip"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ["a (3).txt", *["a.txt"] * 8000]:
+            archive.writestr(name, name)
+    with zipfile.ZipFile(path) as archive:
+        numbers = [2, *range(4, 8002)]
+        assert list(member_names(archive)) == [
+            "a (3).txt",
+            "a.txt",
+            *(f"a ({number}).txt" for number in numbers[:7999]),
+        ]

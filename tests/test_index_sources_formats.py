@@ -12,6 +12,7 @@ from pptx.util import Inches
 
 from index.chunk import cut
 from index.document import DESK_COLLECTION, Document
+from index.read_office import _docx_rows
 from index.sources import load_source
 
 
@@ -260,3 +261,26 @@ def test_each_record_and_each_row_is_a_passage_of_its_own(tmp_path: Path) -> Non
     for name, text in files.items():
         passages = cut(load(written(tmp_path / name, text)), 180, len)
         assert [passage.text for passage in passages][:3] == rows, name
+
+
+def test_merged_cells_of_word_read_as_python_docx_sees_them_however_many_rows_they_span(tmp_path: Path) -> None:
+    document = docx.Document()
+    table = document.add_table(rows=6, cols=5)
+    for number, cell in enumerate(cell for row in table.rows for cell in row.cells):
+        cell.text = f"c{number}"
+    for (top, left), (bottom, right) in [((0, 0), (0, 2)), ((1, 1), (3, 1)), ((1, 3), (2, 4)), ((4, 0), (5, 4))]:
+        table.cell(top, left).merge(table.cell(bottom, right))
+    expected = [
+        ["" if place and row.cells[place - 1]._tc is cell._tc else cell.text for place, cell in enumerate(row.cells)]
+        for row in table.rows
+    ]
+    assert list(_docx_rows(table)) == expected
+    long = document.add_table(rows=1200, cols=2)
+    for number, row in enumerate(long.rows):
+        row._tr.tc_lst[0].vMerge = "continue" if number else "restart"
+        row._tr.tc_lst[1].p_lst[0].add_r().text = f"row {number}"
+    long.cell(0, 0).text = "Group"
+    path = tmp_path / "long.docx"
+    document.save(str(path))
+    text = load_source(path, name="long.docx", collection="desk", max_bytes=10_000_000).text
+    assert text.endswith("Group; row 0: row 1199")

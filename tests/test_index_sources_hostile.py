@@ -22,13 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 CORPUS = sorted(path for path in (ROOT / "tests" / "hostile").iterdir() if path.suffix in FORMATS)
 
 TEXTS = {
-    "laughs-in-styles.xlsx": "a: 1; b: 2",
     "laughs.epub": "Text &l11;",
     "laughs.html": "Text &l11;",
     "laughs-in-svg.html": "Text",
     "file-entity.docx": "Text",
     "padded-some-paragraphs.docx": "A paragraph.",
     "padded-lines.pptx": "A title",
+    "one-slide.pptx": "A title",
+    "spanning-cell.docx": "Wide",
     "wide.csv": "c0; c1; c2",
     "deep-but-parsed.json": "a\n\na",
     "deep-line.jsonl": "a: 1\na a",
@@ -45,9 +46,12 @@ TEXTS = {
     "unseen.txt": "Text.",
     "scripts.html": "Text",
     "many-headers.eml": "s\n\nText.",
+    "names-encoding.eml": "s\n\naaaaaaa",
     "wrong-headers.eml": "=?utf-9?b?!!!?=",
     "huge-page.pdf": "Text.",
     "one-long-line.pdf": "a a a",
+    "list-of-one-number.pdf": "1. a\n2. b\n2. b",
+    "nearly-a-table.pdf": "aa bb aa bb",
 }
 """How the text of the cases opens that can be read; all others are refused."""
 REASONS = {
@@ -57,11 +61,16 @@ REASONS = {
     "lies": "is damaged in the archive",
     "many": "unpacks to|has more than|holds more than|the limit is",
     "padded": "holds more than|seems damaged",
+    "padded-package": "lists its pages in more than 5 MB",
+    "padded-sheets": "has a sheet several times over",
+    "endless": "seems damaged \\(in xl/worksheets/sheet1.xml\\)",
     "far": "has more than 3,000,000 cells",
     "wide": "has more than 3,000,000 cells",
     "one-line": "has a cell of more than 10,000,000 characters",
     "one-field": "has a cell of more than 10,000,000 characters",
     "quotes": "has no text in it",
+    "repeated-name": "holds more than 20,000,000 characters of text",
+    "long-names": "has names of more than 20,000 characters",
     "broken": "not text in a known encoding",
     "utf16": "not text in a known encoding",
     "nul": "not text in a known encoding",

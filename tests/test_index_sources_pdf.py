@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
+from hostile_files import pdf_of
 from reportlab.lib import colors
 from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfgen.canvas import Canvas
@@ -207,3 +208,11 @@ def test_pages_are_named_in_words() -> None:
         "1, 2 and 7",
         "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
     ]
+
+
+def test_a_page_with_far_too_many_characters_has_no_boxes(tmp_path: Path) -> None:
+    for number, boxes in ((1_000, 1), (90_000, 0)):
+        path = tmp_path / f"{number}.pdf"
+        lines = b"(First words.) Tj 0 -9 Td " + b"(abc) Tj 0 -9 Td " * number
+        path.write_bytes(pdf_of(b"BT /F 9 Tf 72 700 Td " + lines + b"ET"))
+        assert len(quote_boxes(path, 1, "First words.")) == boxes

@@ -88,6 +88,8 @@ class _Site:
 
     def is_open(self, page: Mapping[str, Any]) -> bool:
         """Whether neither the page nor a page above it is restricted. One that cannot be checked is not open."""
+        if not isinstance(page.get("ancestors"), list):
+            return False
         identity = str(page.get("id"))
         self._open[identity] = _is_unrestricted(page)
         above = [str(ancestor.get("id")) for ancestor in _list(page.get("ancestors"))]

@@ -5,6 +5,7 @@ The address of the database, password included, is in an environment variable; n
 
 import datetime
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -23,22 +24,28 @@ from index.connectors.page import html_page, paragraphs, table
 _CONNECT_S = 10
 _BATCH = 500
 _KEY_CHARACTERS = 200
+_STEPS = 100_000
+"""Of SQLite's machine, about a millisecond, between two looks at the clock."""
+_CELL_CHARACTERS = len("<td></td>")
 
 _Order = tuple[int, Decimal, str]
 
 
-def read_database(connector: DatabaseFile) -> Iterator[Event]:
+def read_database(connector: DatabaseFile, until: float) -> Iterator[Event]:
     """A document per row, or one document with all rows ordered by their keys, as the connector says.
 
-    Raises ConnectorError if the database cannot be reached, the query fails or a column is missing.
+    Raises ConnectorError if the database cannot be reached, the query fails, takes longer than until `until` (of
+    time.monotonic()), or a column is missing.
     """
     url = _url(connector)
-    engine = _engine(connector, url)
+    engine = _engine(url, until)
     try:
         with engine.connect() as connection:
-            rows = _rows(connector, connection)
+            rows = _rows(connector, connection, until)
             yield from _each_row(connector, rows) if connector.document == "row" else _one_table(connector, rows)
     except (SQLAlchemyError, OSError) as error:
+        if time.monotonic() > until:
+            raise _late(connector) from None
         raise ConnectorError(f"the database did not do what was asked: {_plainly(error, url)}") from None
     finally:
         engine.dispose()
@@ -60,23 +67,31 @@ def _url(connector: DatabaseFile) -> URL:
     raise ConnectorError(f"{backend} is no database that can be read here: use PostgreSQL or SQLite")
 
 
-def _engine(connector: DatabaseFile, url: URL) -> Engine:
+def _engine(url: URL, until: float) -> Engine:
     """An engine whose every session is read-only by the database's own means."""
     if url.get_backend_name() == "sqlite":
         address = Path(url.database or "").absolute().as_uri() + "?mode=ro"
 
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(address, uri=True, timeout=_CONNECT_S)
+            opened = sqlite3.connect(address, uri=True, timeout=_CONNECT_S)
+            opened.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+            # Whatever wrote the file, one text in another encoding must not end the run.
+            opened.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            return opened
 
         return sqlalchemy.create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-    limit_ms = connector.max_minutes * 60_000
+    limit_ms = max(1, int((until - time.monotonic()) * 1000))
     options = f"-c default_transaction_read_only=on -c statement_timeout={limit_ms} -c lock_timeout=10000"
     arguments = {"connect_timeout": _CONNECT_S, "options": options}
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
-def _rows(connector: DatabaseFile, connection: Connection) -> Iterator[RowMapping]:
+def _late(connector: DatabaseFile) -> ConnectorError:
+    return ConnectorError(f"the query took longer than {connector.max_minutes} minutes: raise max_minutes or narrow it")
+
+
+def _rows(connector: DatabaseFile, connection: Connection, until: float) -> Iterator[RowMapping]:
     """The query's rows as they come, from one snapshot. The query is sent as it is written."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA query_only = ON")
@@ -88,7 +103,10 @@ def _rows(connector: DatabaseFile, connection: Connection) -> Iterator[RowMappin
     for wanted in (connector.key, connector.title, connector.date):
         if wanted and wanted not in columns:
             raise ConnectorError(f"the query has no column {wanted!r}; its columns: {', '.join(columns)}")
-    yield from result.mappings()
+    for row in result.mappings():
+        if time.monotonic() > until:
+            raise _late(connector)
+        yield row
 
 
 def _each_row(connector: DatabaseFile, rows: Iterator[RowMapping]) -> Iterator[Event]:
@@ -117,7 +135,8 @@ def _one_table(connector: DatabaseFile, rows: Iterator[RowMapping]) -> Iterator[
     for row in rows:
         columns = columns or list(row.keys())
         values = [_text(value) for value in row.values()]
-        size += sum(map(len, values))
+        # As it is written: a million empty rows take memory, too.
+        size += sum(map(len, values)) + (len(values) + 1) * _CELL_CHARACTERS
         if size > connector.max_mb * 1_000_000:
             raise ConnectorError(f"the rows are larger than {connector.max_mb} MB together (max_mb): narrow the query")
         cells.append((_order(row[connector.key]), values))

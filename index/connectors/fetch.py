@@ -21,6 +21,8 @@ from index.connectors.addresses import resolve
 from index.connectors.items import ConnectorError
 
 _REDIRECTS = 5
+_ADDRESSES = 4
+"""Of a host that are tried: two of IPv6 and two of IPv4, say."""
 _PIECE = 65_536
 _AGENT = "Switchboard (documents of a help desk)"
 _PORTS = {"http": 80, "https": 443}
@@ -61,7 +63,10 @@ def fetch(url: str, limits: Limits, headers: Mapping[str, str] | None = None, sa
         target = response.headers.get("location", "")
         if response.status not in (301, 302, 303, 307, 308) or not target:
             return response
-        url = urljoin(url, target)
+        try:
+            url = urljoin(url, target)
+        except ValueError:
+            raise ConnectorError("it redirects to what is no web address") from None
         following = _parts(url)
         if parts.scheme == "https" and following.scheme == "http":
             raise ConnectorError("it redirects from https to http")
@@ -163,13 +168,15 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _connected(addresses: list[str], port: int, timeout_s: float) -> socket.socket:
-    """A socket to the first address that answers. Raises OSError if none does."""
-    for address in addresses[:-1]:
+    """A socket to the first address that answers, of the first few: a name can have thousands that do not. Raises
+    OSError if none does."""
+    *others, last = addresses[:_ADDRESSES]
+    for address in others:
         try:
             return socket.create_connection((address, port), min(timeout_s, 5.0))
         except OSError:
             continue
-    return socket.create_connection((addresses[-1], port), timeout_s)
+    return socket.create_connection((last, port), timeout_s)
 
 
 def _body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:

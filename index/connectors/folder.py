@@ -53,8 +53,9 @@ def _file(connector: FolderFile, path: Path, key: str, before: Source | None) ->
             yield Failed(key, f"has {status.st_size / 1e6:,.1f} MB; the limit is {connector.max_mb} MB (max_mb)")
             return
         content = path.read_bytes()
-    except OSError as error:
-        yield Failed(key, f"this file cannot be read ({error.strerror})")
+    except (OSError, RuntimeError) as error:  # Python 3.11 calls a link that leads to itself a RuntimeError
+        why = error.strerror if isinstance(error, OSError) else "it is a link in a circle"
+        yield Failed(key, f"this file cannot be read ({why})")
         return
     date = datetime.fromtimestamp(status.st_mtime, UTC).date().isoformat()
     address = file_address(connector.address, connector.name, key)

@@ -8,10 +8,13 @@ import base64
 import os
 import re
 import shutil
+import signal
 import subprocess
+import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +44,10 @@ _SUFFIXES = {
 """What counts as text, and as what it is stored. Markup that no reader knows is read as plain text."""
 _PLAIN_FILE = (b"100644", b"100755")
 """Modes of files: links (120000) and submodules (160000) are left out."""
-_LOCAL_S = 120
+_MOST_ENTRIES = 1_000_000
+"""Files of a branch, read or not. The largest public repositories have half a million."""
+_PIECE = 65_536
+_PRINTED = 1_000_000
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
 _HEAD = "refs/heads/mirror"
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -56,14 +62,15 @@ def read_repository(connector: GitFile, cache: Path, until: float) -> Iterator[E
         raise ConnectorError("there is no git on this machine: install it (on Debian: apt-get install git)")
     if "://" in connector.repository:
         _fetch(connector, cache, until)
-        git, branch = _Git(cache, {}, _LOCAL_S), _HEAD
+        folder, settings, branch = cache, dict[str, str](), _HEAD
     else:
-        folder = Path(connector.repository)
-        inner = folder / ".git" if (folder / ".git").exists() else folder
-        if not inner.exists():
-            raise ConnectorError(f"there is no repository at {folder}: check repository")
+        outer = Path(connector.repository)
+        folder = outer / ".git" if (outer / ".git").exists() else outer
+        if not folder.exists():
+            raise ConnectorError(f"there is no repository at {outer}: check repository")
         # The owner of the desk names it, which is what git asks for where someone else owns the files.
-        git, branch = _Git(inner, {"safe.directory": "*"}, _LOCAL_S), connector.branch
+        settings, branch = {"safe.directory": "*"}, connector.branch
+    git = _Git(folder, settings, _left_s(until))
     commit = _run(git, ["rev-parse", "--verify", "--end-of-options", f"{branch}^{{commit}}"]).decode().strip()
     yield from _files(connector, git, commit)
 
@@ -99,14 +106,21 @@ class _Git:
         }
 
 
+def _left_s(until: float) -> float:
+    return max(1.0, until - time.monotonic())
+
+
 def _fetch(connector: GitFile, cache: Path, until: float) -> None:
     """Brings the copy of a remote repository up to its branch."""
     settings = _network(connector) | _authorization(connector)
-    git = _Git(cache, settings, max(1.0, until - time.monotonic()), "https")
+    git = _Git(cache, settings, _left_s(until), "https")
     if not (cache / "HEAD").is_file():
         shutil.rmtree(cache, ignore_errors=True)
         cache.parent.mkdir(parents=True, exist_ok=True)
         _run(git, ["init", "--quiet", "--bare", "--template=", str(cache)])
+    # Nobody else is at it: a lock is what a run left that was killed.
+    for lock in cache.rglob("*.lock"):
+        lock.unlink(missing_ok=True)
     fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph"]
     _run(git, [*fetch, "--end-of-options", connector.repository, f"+{connector.branch}:{_HEAD}"])
 
@@ -141,32 +155,92 @@ def _authorization(connector: GitFile) -> dict[str, str]:
 
 
 def _run(git: _Git, arguments: list[str]) -> bytes:
-    """What a git command printed. Raises ConnectorError with git's own last line if it failed."""
+    """What a git command printed, up to a megabyte. Raises ConnectorError with git's own last line if it failed."""
+    said = b""
+    with tempfile.TemporaryFile() as printed, _running(git, arguments, stdout=printed) as process:
+        assert process.stderr is not None, "it is a pipe"
+        while piece := process.stderr.read1(_PIECE):  # type: ignore[attr-defined]
+            said = (said + piece)[-_PIECE:]  # a server may send messages without end
+        status = process.wait()
+        printed.seek(0)
+        found = printed.read(_PRINTED)
+    if status:
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        last = lines[-1][:300] if lines else f"exit status {status}"
+        raise ConnectorError(f"git {arguments[0]} failed: {last}: check repository, branch and rights")
+    return found
+
+
+@contextmanager
+def _running(git: _Git, arguments: list[str], stdout: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
+    """A git command that is ended with all that it started: at the end of the block, and when its time is over.
+
+    Raises ConnectorError in the second case.
+    """
+    process = subprocess.Popen(
+        ["git", *arguments],
+        env=git.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE if stdout != subprocess.PIPE else subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    late = threading.Event()
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def end_late() -> None:
+        late.set()
+        end()
+
+    timer = threading.Timer(git.timeout_s, end_late)
+    timer.daemon = True
+    timer.start()
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            env=git.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=git.timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        raise ConnectorError(f"git {arguments[0]} took longer than {git.timeout_s:.0f} s") from None
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        said = lines[-1][:300] if lines else f"exit status {done.returncode}"
-        raise ConnectorError(f"git {arguments[0]} failed: {said}: check repository, branch and rights")
-    return done.stdout
+        yield process
+    except ConnectorError:
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+        if process.returncode is None:
+            end()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
+    if late.is_set():
+        raise ConnectorError(f"git {arguments[0]} took longer than {git.timeout_s:.0f} s")
+
+
+def _entries(git: _Git, commit: str) -> Generator[tuple[bytes, bytes, bytes, str]]:
+    """Mode, object id, size and path of every file of a commit, as git lists them.
+
+    Raises ConnectorError for more than _MOST_ENTRIES: a few kilobytes of folders in folders can hold billions.
+    """
+    listing = ["ls-tree", "-r", "-z", "-l", "--full-tree", commit]
+    count, rest = 0, b""
+    with _running(git, listing, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None, "it is a pipe"
+        while piece := process.stdout.read1(_PIECE):  # type: ignore[attr-defined]
+            *entries, rest = (rest + piece).split(b"\0")
+            for entry in entries:
+                count += 1
+                if count > _MOST_ENTRIES:
+                    raise ConnectorError(f"the branch holds more than {_MOST_ENTRIES:,} files: name another repository")
+                about, _, path = entry.partition(b"\t")
+                mode, _, identity, size = about.split()
+                yield mode, identity, size, path.decode("utf-8", "surrogateescape")
+        if process.wait():
+            raise ConnectorError("git ls-tree failed: check the repository with git fsck")
 
 
 def _files(connector: GitFile, git: _Git, commit: str) -> Iterator[Event]:
     date = _date(_run(git, ["cat-file", "commit", commit]))
-    listing = _run(git, ["ls-tree", "-r", "-z", "-l", "--full-tree", commit])
-    with _objects(git) as (ask, answer):
-        for entry in filter(None, listing.split(b"\0")):
-            about, _, raw_path = entry.partition(b"\t")
-            mode, _, identity, size = about.split()
-            path = raw_path.decode("utf-8", "surrogateescape")
+    with _objects(git) as (ask, answer), closing(_entries(git, commit)) as entries:
+        for mode, identity, size, path in entries:
             suffix = _SUFFIXES.get(Path(path).suffix.lower())
             if mode not in _PLAIN_FILE or suffix is None or not is_chosen(path, connector.include, connector.exclude):
                 continue

@@ -20,11 +20,14 @@ from index.connectors.items import ConnectorError, Event, Found, Source, Unliste
 from index.connectors.page import html_page, paragraphs
 
 _FILE_BYTES = 100_000_000
+_CHANNEL_BYTES = 200_000_000
+"""Of a channel's days together, of which what people wrote is held at once. A message has about a kilobyte."""
 _KINDS = (None, "thread_broadcast", "file_share", "me_message")
 """Subtypes of what people wrote; the others are joins, renames, bots' messages and the like."""
 _DAY = re.compile(r"([^/]+)/(\d{4}-\d{2}-\d{2})\.json")
 _MARK = re.compile(r"<([^<>|]*)(?:\|([^<>]*))?>")
-_STAMP = re.compile(r"\d{1,12}\.\d{1,9}")
+_STAMP = re.compile(r"\d{1,10}\.\d{1,9}")
+"""Seconds since 1970, up to the year 2286."""
 
 
 def read_slack(connector: SlackFile) -> Iterator[Event]:
@@ -56,12 +59,15 @@ def _channels(connector: SlackFile, export: zipfile.ZipFile) -> Iterator[Event]:
     for channel in sorted(chosen - set(days) - set(public)):
         yield Unlisted(channel, "the export has no channel of this name: correct channels")
     for channel, names in sorted(days.items()):
+        if sum(export.getinfo(name).file_size for name in names) > _CHANNEL_BYTES:
+            yield Unlisted(channel, f"this channel has more than {_CHANNEL_BYTES / 1e6:.0f} MB and is left as it is")
+            continue
         try:
-            messages = [row for name in sorted(names) for row in _rows(export, name)]
+            written = [row for name in sorted(names) for row in _rows(export, name) if _is_written(row)]
         except ConnectorError as error:
             yield Unlisted(channel, f"this channel is left as it is mirrored: {error}")
             continue
-        yield from _conversations(connector, channel, public.get(channel, ""), messages, people)
+        yield from _conversations(connector, channel, public.get(channel, ""), written, people)
 
 
 def _rows(export: zipfile.ZipFile, name: str) -> list[dict[str, Any]]:
@@ -86,10 +92,9 @@ def _name(user: Mapping[str, Any]) -> str:
 
 
 def _conversations(
-    connector: SlackFile, channel: str, channel_id: str, messages: list[dict[str, Any]], people: Mapping[str, str]
+    connector: SlackFile, channel: str, channel_id: str, written: list[dict[str, Any]], people: Mapping[str, str]
 ) -> Iterator[Event]:
     """A channel's documents: threads with a reply by their first message's time, the rest by day (UTC)."""
-    written = [message for message in messages if _is_written(message)]
     threads = {
         str(message["thread_ts"]) for message in written if message.get("thread_ts", message["ts"]) != message["ts"]
     }

@@ -246,7 +246,7 @@ def _read(connector: Connector, folder: Path, known: Mapping[str, Source], until
         case DatabaseFile():
             from index.connectors.database import read_database
 
-            return read_database(connector)
+            return read_database(connector, until)
         case SitemapFile():
             from index.connectors.web import read_sitemap
 

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from xml.parsers import expat
 
 from bs4 import UnicodeDammit
@@ -19,6 +19,7 @@ from index.blocks import one_line
 from index.connectors.fetch import Limits, Response, fetch, unzipped
 from index.connectors.folder import is_chosen
 from index.connectors.items import ConnectorError, Event, Failed, Found, Same, Source, Unlisted
+from index.read_text import decode_stated
 
 _SITEMAPS = 500
 _SITEMAP_BYTES = 52_428_800
@@ -34,7 +35,8 @@ _SUFFIXES = {
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
 }
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE_START = re.compile(r"<title[^<>]*>", re.IGNORECASE)
+_TITLE_END = re.compile(r"</title", re.IGNORECASE)
 
 
 def read_pages(connector: WebFile, known: Mapping[str, Source], until: float) -> Iterator[Event]:
@@ -70,7 +72,7 @@ def read_sitemap(connector: SitemapFile, known: Mapping[str, Source], until: flo
             yield Unlisted(connector.url, f"this sitemap leads to more than {_SITEMAPS} others: name one of them")
             return
         for url in pages:
-            if url in seen or not is_chosen(urlsplit(url).path, connector.include, connector.exclude):
+            if url in seen or not is_chosen(_split(url).path, connector.include, connector.exclude):
                 continue
             seen.add(url)
             yield from _page(url, known, limits, hosts)
@@ -81,7 +83,15 @@ def _limits(connector: WebFile | SitemapFile, until: float) -> Limits:
 
 
 def _host(url: str) -> str:
-    return (urlsplit(url).hostname or "").lower()
+    return (_split(url).hostname or "").lower()
+
+
+def _split(url: str) -> SplitResult:
+    """A URL's parts, all empty for what is none ("http://["): others write these, and one must not end a run."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _sitemap(url: str, limits: Limits, hosts: set[str]) -> bytes:
@@ -144,7 +154,8 @@ def _page(url: str, known: Mapping[str, Source], limits: Limits, hosts: set[str]
     if before and before.modified:
         asked["If-Modified-Since"] = before.modified
     if _host(url) not in hosts:
-        yield Failed(url, "it is on another host: name that under hosts")
+        other = "it is on another host: name that under hosts" if _host(url) else "this is not a web address"
+        yield Failed(url, other)
         return
     try:
         response = fetch(url, limits, asked)
@@ -172,21 +183,26 @@ def _found(url: str, response: Response) -> Event:
     if suffix in (".html", ".txt", ".md", ".csv"):
         text = _text(body, content_type, suffix == ".html")
         body = text.encode("utf-8", "replace")
-        found = _TITLE.search(text) if suffix == ".html" else None
-        title = one_line(html.unescape(found.group(1))) if found else ""
+        title = _title(text) if suffix == ".html" else ""
     etag, modified = response.headers.get("etag", ""), response.headers.get("last-modified", "")
     source = Source(url, url, title or url, _date(modified), etag[:500], modified[:100])
     return Found(source, suffix, body)
 
 
+def _title(page: str) -> str:
+    """What stands in the first <title>; one search for each end, since a page can open thousands and close none."""
+    start = _TITLE_START.search(page)
+    end = _TITLE_END.search(page, start.end()) if start else None
+    return one_line(html.unescape(page[start.end() : end.start()])) if start and end else ""
+
+
 def _text(body: bytes, content_type: str, is_html: bool) -> str:
     """The text in the charset that the server states, else in the one that the page states or seems to have."""
     charset = re.search(r"charset=[\"']?([\w.:-]{1,40})", content_type)
-    try:
-        known = charset and charset.group(1) not in ("idna", "punycode")  # for names; slow on a page
-        return body.decode(charset.group(1)) if charset and known else body.decode("utf-8-sig")
-    except (LookupError, UnicodeError):
-        return UnicodeDammit(body, is_html=is_html).unicode_markup or body.decode("utf-8", "replace")
+    text = decode_stated(body, charset.group(1) if charset else "utf-8-sig")
+    if text is None:
+        text = UnicodeDammit(body, is_html=is_html).unicode_markup or body.decode("utf-8", "replace")
+    return text
 
 
 def _date(modified: str) -> str | None:
