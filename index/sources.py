@@ -27,7 +27,7 @@ from index.read_table import read_csv
 from index.read_text import decode, read_text
 from index.stated import readable_title, says_outdated, stated_date
 
-READERS_VERSION = 2
+READERS_VERSION = 3
 """Raised when a reader's text changes: stored documents are then read again by the next build."""
 MAX_NESTING = 3
 """Archives within archives that are opened, and messages attached to messages."""
