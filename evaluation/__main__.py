@@ -55,7 +55,24 @@ def main(arguments: list[str] | None = None) -> int:
     retrieval.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's and COVID-QA's files")
     retrieval.add_argument("--set", action="append", choices=["xquad", "covidqa"], help="with --data (default: both)")
     retrieval.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
+    routing = commands.add_parser(
+        "routing",
+        help="texts given their label, or rejected as out of scope, by the router's classifier",
+        description="Fits the classifier of the router on labelled rows and measures it on others. Give your own set "
+        "(--train, --val, --test; the last line is one JSON object), or --data for BANKING77.",
+    )
+    routing.add_argument("--train", type=Path, metavar="JSONL", help='rows {"text", "label"}; "none": out of scope')
+    routing.add_argument("--val", type=Path, metavar="JSONL", help="the same, for the operating point")
+    routing.add_argument("--test", type=Path, metavar="JSONL", help="the same, to measure on")
+    routing.add_argument("--data", type=Path, metavar="DIR", help="folder with banking77/train.csv and test.csv")
+    routing.add_argument("--recall", type=float, default=0.8, help="share of out of scope to reject (default 0.8)")
+    routing.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML page with figures (or into a folder)"
+    )
+    routing.add_argument("--desk", type=Path, default=None, help="desk whose embedding model to use")
     options = parser.parse_args(arguments)
+    if options.command == "routing":
+        _check_routing(routing, options)
     if options.command == "retrieval":
         own = [options.corpus, options.queries, options.qrels]
         if (options.data is None) != all(own) or (options.data and any(own)):
@@ -70,6 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_desk(options.desk or DEFAULT_DESK)
         if options.command == "retrieval":
             _retrieval(settings.index, options)
+            return 0
+        if options.command == "routing":
+            _routing(settings.index, options)
             return 0
         from app.assembly import assemble
 
@@ -109,6 +129,34 @@ def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
         questions, passages, report = measure_public(options.data, name, settings)
         print(f"\n{name}: {questions} questions, {passages} passages")
         _print_figures(report)
+
+
+def _check_routing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    own = [options.train, options.val, options.test]
+    if (options.data is None) != all(own) or (options.data and any(own)):
+        parser.error("give --train, --val and --test, or --data alone")
+    if not 0 < options.recall < 1:
+        parser.error(f"--recall is {options.recall}: give a share between 0 and 1, for example 0.8")
+
+
+def _routing(settings: "IndexSettings", options: argparse.Namespace) -> None:
+    from evaluation.routing import mean_figures, measure_banking, measure_files
+
+    if options.data is None:
+        figures, decided = measure_files((options.train, options.val, options.test), settings, options.recall)
+        last = figures.to_json()
+    else:
+        whole, rotations, decided = measure_banking(options.data, settings, options.recall)
+        print(f"all labels: {json.dumps(whole.to_json())}")
+        for number, one in enumerate(rotations, 1):
+            print(f"rotation {number}: {json.dumps(one.to_json())}")
+        last = mean_figures(rotations)
+        figures = whole
+    if options.report:
+        from evaluation.routing_report import write_report
+
+        print(f"report: {write_report(options.report, figures, decided)}", file=sys.stderr)
+    print(json.dumps(last))
 
 
 def _print_figures(report: "Mapping[str, Mapping[str, Measured]]") -> None:
