@@ -30,6 +30,14 @@ TITLES = {
     "adapter_off": "Right answer, adapter off",
     "nearest_neighbour": "MiniLM nearest neighbour",
 }
+ROUTED = {
+    "route": "Route right",
+    "adapter": "Right adapter (of adapter turns)",
+    "out_of_scope_declined": "Out of scope declined",
+    "in_scope_declined": "In scope but declined (lower is better)",
+    "ambiguous": "Called ambiguous",
+    "wrong_and_ambiguous": "Of those routed wrong, called ambiguous",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         "routing",
         help="texts given their label, or rejected as out of scope, by the router's classifier",
         description="Fits the classifier of the router on labelled rows and measures it on others. Give your own set "
-        "(--train, --val, --test; the last line is one JSON object), or --data for BANKING77.",
+        "(--train, --val, --test; the last line is one JSON object), or --data for BANKING77. Without either, the "
+        "desk's router on its development turns, each judged by a router that was fitted without it.",
     )
     routing.add_argument("--train", type=Path, metavar="JSONL", help='rows {"text", "label"}; "none": out of scope')
     routing.add_argument("--val", type=Path, metavar="JSONL", help="the same, for the operating point")
@@ -88,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "retrieval":
             _retrieval(settings.index, options)
             return 0
-        if options.command == "routing":
+        if options.command == "routing" and (options.data or options.train):
             _routing(settings.index, options)
             return 0
         from app.assembly import assemble
@@ -97,6 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             if options.command == "desk":
                 _desk(board, options)
+            elif options.command == "routing":
+                _route_turns(board, options.report)
             else:
                 _follow_ups(board)
         finally:
@@ -133,7 +144,7 @@ def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
 
 def _check_routing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     own = [options.train, options.val, options.test]
-    if (options.data is None) != all(own) or (options.data and any(own)):
+    if (any(own) and not all(own)) or (options.data and any(own)):
         parser.error("give --train, --val and --test, or --data alone")
     if not 0 < options.recall < 1:
         parser.error(f"--recall is {options.recall}: give a share between 0 and 1, for example 0.8")
@@ -155,8 +166,23 @@ def _routing(settings: "IndexSettings", options: argparse.Namespace) -> None:
     if options.report:
         from evaluation.routing_report import write_report
 
-        print(f"report: {write_report(options.report, figures, decided)}", file=sys.stderr)
+        print(f"report: {write_report(options.report, figures.to_json(), decided)}", file=sys.stderr)
     print(json.dumps(last))
+
+
+def _route_turns(board: "Switchboard", report: Path | None) -> None:
+    from evaluation.route_turns import decided_turns, measure_unseen, route_unseen
+
+    routed = route_unseen(board)
+    shares, error = measure_unseen(routed)
+    for name, share in shares.items():
+        print(f"  {ROUTED.get(name, name):42} {share}")
+    print(f"  {'Expected calibration error':42} {error:.3f}")
+    if report:
+        from evaluation.routing_report import write_report
+
+        figures = {**{name: share.value for name, share in shares.items()}, "ece": error}
+        print(f"report: {write_report(report, figures, decided_turns(routed))}", file=sys.stderr)
 
 
 def _print_figures(report: "Mapping[str, Mapping[str, Measured]]") -> None:

@@ -6,13 +6,14 @@ One HTML file without links to anything outside; pictures are inside it. Labels 
 import base64
 import html
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from desk.errors import DeskError
-from evaluation.routing import OUTSIDE, Decided, RoutingFigures, reliability
+from evaluation.routing import OUTSIDE, Decided, reliability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ _NAMED = 40
 """With more labels than this their names would overlap; the page lists the pairs that were confused most instead."""
 
 
-def write_report(where: Path, figures: RoutingFigures, decided: Decided) -> Path:
+def write_report(where: Path, figures: Mapping[str, float | None], decided: Decided) -> Path:
     """The file that was written: `where` itself, or `routing.html` in it. Raises DeskError without matplotlib."""
     path = where if where.suffix in (".html", ".htm") else where / NAME
     page = report_page(figures, decided)
@@ -32,7 +33,7 @@ def write_report(where: Path, figures: RoutingFigures, decided: Decided) -> Path
     return path
 
 
-def report_page(figures: RoutingFigures, decided: Decided) -> str:
+def report_page(figures: Mapping[str, float | None], decided: Decided) -> str:
     """The page. Raises DeskError without matplotlib."""
     try:
         from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ def report_page(figures: RoutingFigures, decided: Decided) -> str:
     _draw_reliability(curve, decided)
     rows = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{'-' if value is None else f'{value:g}'}</td></tr>"
-        for key, value in figures.to_json().items()
+        for key, value in figures.items()
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Routing</title>"

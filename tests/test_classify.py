@@ -1,7 +1,5 @@
 """The classifier on made-up vectors: its scores against the formula, its probabilities, what it rejects and keeps."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,11 +7,10 @@ from numpy.typing import NDArray
 from chains.classify import (
     RIDGE,
     WIDTH,
-    Classifier,
-    cached_classifier,
     cosines_to,
     fit_classifier,
     fit_kernel,
+    score_unseen,
     softmax,
 )
 
@@ -101,27 +98,22 @@ def test_known_strays_set_the_level_where_there_are_some() -> None:
     assert (high.in_scope(high.kernel.score(strays)) < high.level).mean() >= 0.9
 
 
-def test_what_is_fitted_is_kept_by_what_it_was_fitted_on(tmp_path: Path) -> None:
-    known, labels = cloud(3, 20)
-    first = cached_classifier(known, labels, NONE, 0.8, tmp_path)
-    (path,) = tmp_path.glob("*")
-    written = path.stat().st_mtime_ns
-    again = cached_classifier(known, labels, NONE, 0.8, tmp_path)
-    assert path.stat().st_mtime_ns == written and same(first, again)
-    with np.load(path, allow_pickle=False) as kept:
-        assert kept["points"].shape == known.shape
-    other = cached_classifier(known, labels[::-1], NONE, 0.8, tmp_path)
-    assert not same(first, other) and len(list(tmp_path.glob("*"))) == 1
+def test_texts_are_scored_by_kernels_that_never_saw_them() -> None:
+    """A lone text of another kind under a label: with it, its label is certain; without it, nothing speaks for it."""
+    known, labels = cloud(4, 15)
+    own = owners(labels)
+    own[0] = 3
+    seen = fit_kernel(known, own).score(known[:1]).values[0]
+    unseen = score_unseen(known, own, np.arange(60))
+    assert seen[3] > 0.5 and unseen[0, 3] < 0.2 and unseen[0].argmax() == 0
+    assert (unseen[1:].argmax(axis=1) == own[1:]).all()
 
 
-def same(one: Classifier, other: Classifier) -> bool:
-    parts = [
-        (one.kernel.weights, other.kernel.weights),
-        (one.kernel.points, other.kernel.points),
-        (one.inside, other.inside),
-    ]
-    plain = (one.labels, one.sharpness, one.level) == (other.labels, other.sharpness, other.level)
-    return plain and all(np.array_equal(a, b) for a, b in parts)
+def test_a_label_of_one_text_scores_nothing_unseen() -> None:
+    known, labels = cloud(3, 8)
+    own = np.append(owners(labels), 3)
+    strange = -known[:1]
+    assert score_unseen(np.concatenate([known, strange]), own, np.array([24]))[0, 3] == 0.0
 
 
 def test_softmax_survives_large_scores() -> None:

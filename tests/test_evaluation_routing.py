@@ -124,7 +124,7 @@ def test_the_report_shows_both_pictures_and_escapes_labels(tmp_path: Path) -> No
     pytest.importorskip("matplotlib")
     gold = np.array(["<b>mail</b>", "$vpn$", "none"])
     decided = Decided(gold, gold[[1, 1, 0]], np.array([0.9, 0.8, 0.2]), np.array([1.0, 1.0, -1.0]), gold[[1, 1, 2]])
-    figures = RoutingFigures(*([0.5] * 9), float("nan"))
+    figures = RoutingFigures(*([0.5] * 9), float("nan")).to_json()
     page = report_page(figures, decided)
     assert page.count("data:image/png;base64,") == 2
     assert "&lt;b&gt;mail&lt;/b&gt;" in page and "<b>mail" not in page
