@@ -3,10 +3,12 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chains.turn import RouteDecision
     from desk.config import Desk
 
 
@@ -33,7 +35,6 @@ def _route(desk: "Desk", as_json: bool) -> int:
     from adapters.engine import Engine
     from chains.assistant import fit_router
     from chains.router import RouterInput
-    from chains.turn import Routed
     from chains.workflow import look_up
     from index.document import NO_GROUPS
     from index.library import open_library
@@ -45,18 +46,50 @@ def _route(desk: "Desk", as_json: bool) -> int:
         message = line.strip()
         if not message:
             continue
+        started = time.perf_counter()
         vector = embedder.embed_queries([message])[0]
         found, ordered = look_up(
             library, embedder.embed_queries, message, vector, desk.chains.passages, library.readable(NO_GROUPS)
         )
+        searched = time.perf_counter()
         decision = router.decide(RouterInput(vector, found, ordered))
+        decided = time.perf_counter()
+        times = {"decide": (decided - searched) * 1000, "total": (decided - started) * 1000}
         if as_json:
-            print(json.dumps({"text": message, **Routed(decision, message).to_json()}, ensure_ascii=False), flush=True)
+            print(json.dumps(_row(message, decision, times), ensure_ascii=False), flush=True)
         else:
-            name = decision.adapter or decision.workflow or ""
-            print(f"{decision.route.value:10} {name:14} {decision.probabilities[decision.route]:.2f}  {message}")
+            print(_line(message, decision, times), flush=True)
     library.close()
     return 0
+
+
+def _row(message: str, decision: "RouteDecision", times: dict[str, float]) -> dict[str, Any]:
+    """What a decision says, for programs. `options` are all ways to answer, likeliest first; `ms` is the time it took
+    to decide, and in all with embedding and search."""
+    from chains.turn import Routed
+
+    options = [
+        {"route": option.route.value, "name": option.adapter or option.workflow, "probability": round(probability, 4)}
+        for option, probability in decision.options
+    ]
+    second = decision.alternative
+    named = {"route": second.route.value, "name": second.adapter or second.workflow} if second else None
+    return {
+        "text": message,
+        **Routed(decision, message).to_json(),
+        "options": options,
+        "alternative": named,
+        "ms": {step: round(ms, 2) for step, ms in times.items()},
+    }
+
+
+def _line(message: str, decision: "RouteDecision", times: dict[str, float]) -> str:
+    name = decision.adapter or decision.workflow or ""
+    shares = " ".join(f"{route.value} {share:.2f}" for route, share in decision.probabilities.items())
+    doubt = " (ambiguous)" if decision.alternative else ""
+    return (
+        f"{decision.route.value:10}{name:14} {shares}  {times['decide']:.1f} ms  {decision.reason}{doubt}  <- {message}"
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from langchain_core.runnables import RunnableBranch, RunnableGenerator
@@ -19,7 +20,7 @@ from chains.chat_model import PhiChatModel
 from chains.citations import Embed
 from chains.condense import Closeness, condense
 from chains.errors import TurnError
-from chains.golden import read_golden
+from chains.golden import GoldenTurn, read_golden
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
 from chains.retrieval import answer_from_documents, say
@@ -228,18 +229,14 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
     utterances = gather_utterances(settings, questions)
     vectors = cached_vectors(utterances.texts, embedder.embed_queries, embedder.name, settings.state)
     titles = {name: workflow.title for name, workflow in settings.workflows.items()}
-    router = Router(utterances, vectors, titles)
-    golden = (
-        [turn for turn in read_golden(settings.golden_dev) if not turn.history] if settings.golden_dev.exists() else []
-    )
+    router = Router(utterances, vectors, titles, settings.routing, settings.state)
+    readable = library.readable(NO_GROUPS)
+
+    def given(text: str, vector: Vectors) -> RouterInput:
+        return RouterInput(vector, *look_up(library, embedder.embed_queries, text, vector, settings.passages, readable))
+
+    golden = fitting_turns(settings.golden_dev)
     if golden:
-        readable = library.readable(NO_GROUPS)
-
-        def given(text: str, vector: Vectors) -> RouterInput:
-            return RouterInput(
-                vector, *look_up(library, embedder.embed_queries, text, vector, settings.passages, readable)
-            )
-
         asked = [turn.question.strip() for turn in golden]
         asked_vectors = cached_vectors(asked, embedder.embed_queries, embedder.name, settings.state / "golden")
         router.fit_evidence(
@@ -248,7 +245,14 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
                 for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
             ]
         )
+    else:
+        router.fit_utterances([given(utterances.texts[place], vectors[place]) for place in router.stand_ins])
     return router
+
+
+def fitting_turns(path: Path) -> list[GoldenTurn]:
+    """The golden turns that the router is fitted on: with one intent, and complete as they stand. [] without a file."""
+    return [turn for turn in read_golden(path) if not turn.history and not turn.parts] if path.exists() else []
 
 
 def _log_turn(turn_id: str, answer: Answer) -> None:

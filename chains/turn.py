@@ -52,6 +52,7 @@ class RouteOption:
 class RouteDecision:
     """Where a turn goes. `probabilities` sum to 1 over the four routes; `reason` is for people.
 
+    `options` are all ways to answer with their probabilities, likeliest first; they sum to 1 as well.
     `alternative` is set when the turn is ambiguous: another option was about as likely.
     """
 
@@ -62,6 +63,7 @@ class RouteDecision:
     reason: str
     forced: bool = False
     alternative: RouteOption | None = None
+    options: tuple[tuple[RouteOption, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

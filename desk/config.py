@@ -56,6 +56,11 @@ class LimitsFile(Edge):
     parallel_turns: int = Field(default=8, ge=1, le=256)
 
 
+class RoutingFile(Edge):
+    out_of_scope_recall: float = Field(default=0.9, ge=0.5, le=0.99)
+    ambiguity_margin: float = Field(default=0.2, ge=0, le=1)
+
+
 class CollectionFile(Edge):
     """Documents (of a folder, or of connectors) that only members of some groups may read; none means everyone."""
 
@@ -72,6 +77,7 @@ class DeskFile(Edge):
     index: IndexFile = IndexFile()
     collections: dict[str, CollectionFile] = Field(default={})
     limits: LimitsFile = LimitsFile()
+    routing: RoutingFile = RoutingFile()
     connectors: tuple[AnyConnector, ...] = ()
 
 
@@ -160,6 +166,15 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """`out_of_scope_recall` is the share of what is out of scope that is to be declined; two options whose
+    probabilities differ by less than `ambiguity_margin` make a turn ambiguous."""
+
+    out_of_scope_recall: float = 0.9
+    ambiguity_margin: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
 class ChainSettings:
     """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on."""
 
@@ -173,6 +188,7 @@ class ChainSettings:
     state: Path
     passages: int
     question_chars: int
+    routing: RoutingSettings = RoutingSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +272,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             state=state / "router",
             passages=file.index.passages,
             question_chars=file.limits.question_chars,
+            routing=RoutingSettings(file.routing.out_of_scope_recall, file.routing.ambiguity_margin),
         ),
         app=AppSettings(
             title=file.title,

@@ -30,6 +30,14 @@ TITLES = {
     "adapter_off": "Right answer, adapter off",
     "nearest_neighbour": "MiniLM nearest neighbour",
 }
+ROUTED = {
+    "route": "Route right",
+    "adapter": "Right adapter (of adapter turns)",
+    "out_of_scope_declined": "Out of scope declined",
+    "in_scope_declined": "In scope but declined (lower is better)",
+    "ambiguous": "Called ambiguous",
+    "wrong_and_ambiguous": "Of those routed wrong, called ambiguous",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +63,25 @@ def main(arguments: list[str] | None = None) -> int:
     retrieval.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's and COVID-QA's files")
     retrieval.add_argument("--set", action="append", choices=["xquad", "covidqa"], help="with --data (default: both)")
     retrieval.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
+    routing = commands.add_parser(
+        "routing",
+        help="texts given their label, or rejected as out of scope, by the router's classifier",
+        description="Fits the classifier of the router on labelled rows and measures it on others. Give your own set "
+        "(--train, --val, --test; the last line is one JSON object), or --data for BANKING77. Without either, the "
+        "desk's router on its development turns, each judged by a router that was fitted without it.",
+    )
+    routing.add_argument("--train", type=Path, metavar="JSONL", help='rows {"text", "label"}; "none": out of scope')
+    routing.add_argument("--val", type=Path, metavar="JSONL", help="the same, for the operating point")
+    routing.add_argument("--test", type=Path, metavar="JSONL", help="the same, to measure on")
+    routing.add_argument("--data", type=Path, metavar="DIR", help="folder with banking77/train.csv and test.csv")
+    routing.add_argument("--recall", type=float, default=0.8, help="share of out of scope to reject (default 0.8)")
+    routing.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML page with figures (or into a folder)"
+    )
+    routing.add_argument("--desk", type=Path, default=None, help="desk whose embedding model to use")
     options = parser.parse_args(arguments)
+    if options.command == "routing":
+        _check_routing(routing, options)
     if options.command == "retrieval":
         own = [options.corpus, options.queries, options.qrels]
         if (options.data is None) != all(own) or (options.data and any(own)):
@@ -71,12 +97,17 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "retrieval":
             _retrieval(settings.index, options)
             return 0
+        if options.command == "routing" and (options.data or options.train):
+            _routing(settings.index, options)
+            return 0
         from app.assembly import assemble
 
         board = assemble(settings)
         try:
             if options.command == "desk":
                 _desk(board, options)
+            elif options.command == "routing":
+                _route_turns(board, options.report)
             else:
                 _follow_ups(board)
         finally:
@@ -109,6 +140,49 @@ def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
         questions, passages, report = measure_public(options.data, name, settings)
         print(f"\n{name}: {questions} questions, {passages} passages")
         _print_figures(report)
+
+
+def _check_routing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    own = [options.train, options.val, options.test]
+    if (any(own) and not all(own)) or (options.data and any(own)):
+        parser.error("give --train, --val and --test, or --data alone")
+    if not 0 < options.recall < 1:
+        parser.error(f"--recall is {options.recall}: give a share between 0 and 1, for example 0.8")
+
+
+def _routing(settings: "IndexSettings", options: argparse.Namespace) -> None:
+    from evaluation.routing import mean_figures, measure_banking, measure_files
+
+    if options.data is None:
+        figures, decided = measure_files((options.train, options.val, options.test), settings, options.recall)
+        last = figures.to_json()
+    else:
+        whole, rotations, decided = measure_banking(options.data, settings, options.recall)
+        print(f"all labels: {json.dumps(whole.to_json())}")
+        for number, one in enumerate(rotations, 1):
+            print(f"rotation {number}: {json.dumps(one.to_json())}")
+        last = mean_figures(rotations)
+        figures = whole
+    if options.report:
+        from evaluation.routing_report import write_report
+
+        print(f"report: {write_report(options.report, figures.to_json(), decided)}", file=sys.stderr)
+    print(json.dumps(last))
+
+
+def _route_turns(board: "Switchboard", report: Path | None) -> None:
+    from evaluation.route_turns import decided_turns, measure_unseen, route_unseen
+
+    routed = route_unseen(board)
+    shares, error = measure_unseen(routed)
+    for name, share in shares.items():
+        print(f"  {ROUTED.get(name, name):42} {share}")
+    print(f"  {'Expected calibration error':42} {error:.3f}")
+    if report:
+        from evaluation.routing_report import write_report
+
+        figures = {**{name: share.value for name, share in shares.items()}, "ece": error}
+        print(f"report: {write_report(report, figures, decided_turns(routed))}", file=sys.stderr)
 
 
 def _print_figures(report: "Mapping[str, Mapping[str, Measured]]") -> None:

@@ -1,0 +1,28 @@
+"""Arrays that took long to make, kept in a folder under the hash of what they were made from. Never pickled."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def kept(folder: Path, kind: str, made_from: bytes, make: Callable[[], Arrays]) -> Arrays:
+    """What `make` returns, or once returned for the same bytes. Of a kind only the latest is kept."""
+    path = folder / f"{kind}-{hashlib.sha256(made_from).hexdigest()[:32]}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    arrays = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{kind}-*.np[yz]"):
+        old.unlink(missing_ok=True)
+    beside = folder / f"{secrets.token_hex(4)}.part.npz"  # of its own: several processes may start at once
+    np.savez(beside, **arrays)  # type: ignore[arg-type]
+    beside.replace(path)
+    return arrays
