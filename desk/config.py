@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from desk.connectors import LOADERS, AnyConnector, Connector, at_home
+from desk.connectors import LOADERS, AnyConnector, Connector, Variable, at_home
 from desk.edge import Edge
 from desk.errors import DeskError
 from desk.index_file import (
@@ -63,6 +63,12 @@ class CollectionFile(Edge):
     groups: tuple[str, ...] = ()
 
 
+class RecordsFile(Edge):
+    """Where feedback is kept; `url_env` names the environment variable with a database's address."""
+
+    url_env: Variable | None = None
+
+
 class DeskFile(Edge):
     title: str
     description: str
@@ -72,6 +78,7 @@ class DeskFile(Edge):
     index: IndexFile = IndexFile()
     collections: dict[str, CollectionFile] = Field(default={})
     limits: LimitsFile = LimitsFile()
+    records: RecordsFile = RecordsFile()
     connectors: tuple[AnyConnector, ...] = ()
 
 
@@ -177,6 +184,8 @@ class ChainSettings:
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
+    """`records` is the file of the records, unless `records_url_env` names the variable with a database's address."""
+
     title: str
     description: str
     examples: tuple[str, ...]
@@ -184,6 +193,8 @@ class AppSettings:
     port: int
     parallel_turns: int
     upload_mb: int
+    records: Path
+    records_url_env: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +276,8 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             port=_port(),
             parallel_turns=file.limits.parallel_turns,
             upload_mb=file.limits.upload_mb,
+            records=state / "records.db",
+            records_url_env=file.records.url_env or "",
         ),
     )
 
@@ -295,6 +308,11 @@ def secret(variable: str, connector: str) -> str:
 def milvus_token(settings: MilvusSettings) -> str:
     """The token that Milvus wants, "" where none is named. Raises DeskError if its variable is absent or empty."""
     return _value_of(settings.token_env, f"Milvus at {settings.uri}") if settings.token_env else ""
+
+
+def records_address(settings: AppSettings) -> str:
+    """The address of the records' database, "" where none is named. Raises DeskError if its variable is empty."""
+    return _value_of(settings.records_url_env, "The desk's record keeping") if settings.records_url_env else ""
 
 
 def _value_of(variable: str, who: str) -> str:
