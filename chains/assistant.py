@@ -20,10 +20,11 @@ from chains.citations import Embed
 from chains.condense import Closeness, condense
 from chains.errors import TurnError
 from chains.golden import read_golden
+from chains.learned import FILE, Learned, read_learned
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
 from chains.retrieval import answer_from_documents, say
-from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gather_utterances
+from chains.router import GoldenRoute, Router, RouterInput, Utterances, cached_vectors, gather_utterances
 from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
 from chains.workflow import look_up, run_workflow
 from desk.config import ChainSettings
@@ -218,8 +219,19 @@ def _streaming(
     return RunnableGenerator(run, name=chain.__name__)
 
 
-def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, engine: Engine) -> Router:
-    """A router for the desk as it is now: its routes, its adapters' questions, its golden turns."""
+def fit_router(
+    settings: ChainSettings,
+    library: Library,
+    embedder: Embedder,
+    engine: Engine,
+    learned: Sequence[Learned] | None = None,
+) -> Router:
+    """A router for the desk as it is now: its routes, its adapters' questions, its golden turns, what it has learned.
+
+    `learned` is for a trial; None stands for the desk's own file. What no route, adapter or workflow of the desk bears
+    any more is left out.
+    """
+    learned = read_learned(settings.state / FILE) if learned is None else learned
     questions = {
         info.name: tuple(row.prompt for row in read_examples(settings.adapter_folder / info.name / "train.jsonl"))
         for info in engine.adapters
@@ -227,6 +239,10 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
     }
     utterances = gather_utterances(settings, questions)
     vectors = cached_vectors(utterances.texts, embedder.embed_queries, embedder.name, settings.state)
+    if more := [one for one in learned if one.label in utterances.labels]:
+        texts, labels = tuple(one.text for one in more), tuple(one.label for one in more)
+        utterances = Utterances(utterances.texts + texts, utterances.labels + labels)
+        vectors = np.vstack([vectors, embedder.embed_queries(texts)])
     titles = {name: workflow.title for name, workflow in settings.workflows.items()}
     router = Router(utterances, vectors, titles)
     golden = (
