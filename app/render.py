@@ -29,9 +29,14 @@ def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
 
 
 def answer_text(
-    text: str, citations: Sequence[Citation], turn: str, unsupported: Sequence[tuple[int, int]] = ()
+    text: str,
+    citations: Sequence[Citation],
+    turn: str,
+    unsupported: Sequence[tuple[int, int]] = (),
+    closest: Sequence[RelatedDocument] = (),
 ) -> str:
-    """The answer with a chip after each cited span; unsupported spans are marked."""
+    """The answer with a chip after each cited span; unsupported spans are marked, titles of the closest documents are
+    links."""
     inserts: list[tuple[int, str]] = [
         (citation.answer_end, _chip(turn, citation)) for citation in citations if citation.answer_end <= len(text)
     ]
@@ -40,11 +45,27 @@ def answer_text(
             (start, '<span class="sb-unsupported" title="No passage supports this">'),
             (end, "</span>"),
         ]
+    inserts += _links(text, closest)
     html, position = "", 0
     for place, piece in sorted(inserts, key=lambda insert: insert[0]):
         html += _lines(text[position:place]) + piece
         position = place
     return f'<div class="sb-text">{html}{_lines(text[position:])}</div>'
+
+
+def _links(text: str, documents: Sequence[RelatedDocument]) -> list[tuple[int, str]]:
+    """Where the links of the documents' titles begin and end: the titles stand in the text in this order."""
+    inserts, position = [], 0
+    for document in documents:
+        start = text.find(document.title, position)
+        if start >= 0 and document.title:
+            position = start + len(document.title)
+            inserts += [(start, _opening(document)), (position, "</a>")]
+    return inserts
+
+
+def _opening(document: RelatedDocument) -> str:
+    return f'<a class="sb-open" href="/source/{quote(document.document_id)}" target="_blank" rel="noopener">'
 
 
 def fields_table(fields: Mapping[str, str], titles: Mapping[str, str]) -> str:
@@ -197,4 +218,5 @@ def rendered(answer: Answer, asked: str, turn: str, titles: Mapping[str, str]) -
     html = badge(answer.decision, answer.standalone, asked)
     if answer.fields is not None:
         html += fields_table(answer.fields, titles)
-    return html + answer_text(answer.text, answer.citations, turn, answer.unsupported)
+    closest = answer.related if answer.refused else ()
+    return html + answer_text(answer.text, answer.citations, turn, answer.unsupported, closest)

@@ -153,7 +153,9 @@ class Assistant:
         return Prepared(turn, standalone, vector, found, decision, answerable)
 
     def _related(self, draft: Draft, turn: Turn) -> tuple[RelatedDocument, ...]:
-        """Documents near the passages that were cited, for whoever wants to read on."""
+        """Documents near the passages that were cited, for whoever wants to read on; of a refusal, the closest."""
+        if draft.refused:
+            return draft.closest
         passages = list({one.passage: one.as_passage() for one in draft.citations}.values())
         try:
             return tuple(self.library.related(passages, RELATED, turn.collections, RELATED_LEAST))

@@ -117,7 +117,8 @@ class Answer:
     """A finished turn. `standalone` is the question as it was understood after the condense step.
 
     `unsupported` lists spans of the text that no passage supports (generative answers only); `related` are further
-    documents about what was cited. `clarify` are the options of a clarifying question, in words, where the text is one.
+    documents about what was cited, or those that a refusal names as the closest. `clarify` are the options of a
+    clarifying question, in words, where the text is one.
     `parts` are the answers of a message with several intents, whose texts follow each other in `text`.
     """
 

@@ -70,6 +70,13 @@ def test_the_panel_marks_exactly_the_quoted_span() -> None:
     assert citation.quote == "Second & last."
 
 
+def test_titles_of_the_closest_documents_are_links_in_their_order() -> None:
+    documents = [RelatedDocument(name, "p", title, "desk", 0.5) for name, title in (("one", "Leave"), ("two", "<Pay>"))]
+    html = render.answer_text("Closest were: Leave; <Pay>. Leave a note.", [], "0", (), documents)
+    assert re.findall(r'href="/source/(\w+)"[^>]*>([^<]*)</a>', html) == [("one", "Leave"), ("two", "&lt;Pay&gt;")]
+    assert read(html).text == "Closest were: Leave; <Pay>. Leave a note."
+
+
 def test_a_pdf_opens_at_its_page_and_other_documents_at_the_quote() -> None:
     pdf = cite(1, Quote(hit("Some words.", page=4, path="documents/b.pdf"), 0, 11, 1.0), 0, 11)
     assert render.source_link(pdf) == "/source/id-documents/b.pdf/original#page=4"
