@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from app import feedback, render
 from app.feedback import Thumb, Way
+from chains.message import cleaned
 from chains.turn import Answer, Citation, Exchange
 from index.related import RelatedDocument
 
@@ -14,7 +15,7 @@ class Shown:
     """One turn as the page shows it, written by its own answer alone; `exchange` is set when it can be history.
 
     `anchor` begins the ids of its passages in the panel. `second` is another way's answer to the same question, as long
-    as nobody has said which one is preferred; the first one is the history until then.
+    as nobody has said which one is preferred; the first is the history until then. `notice` stands above the answer.
     """
 
     asked: str
@@ -24,6 +25,7 @@ class Shown:
     exchange: Exchange | None = None
     finished: bool = False
     anchor: str = ""
+    notice: str = ""
     answer: Answer | None = None
     thumb: Thumb | None = None
     second: "Shown | None" = None
@@ -102,23 +104,24 @@ class Conversation:
     def messages(self) -> list[dict[str, str]]:
         rows = []
         for place, shown in enumerate(self.turns):
-            rows.append({"role": "user", "content": render.plain(shown.asked)})
+            rows.append({"role": "user", "content": render.plain(cleaned(shown.asked))})
             html = self._html(shown)
             if shown.second is not None:
                 both = shown.answer is not None and shown.second.answer is not None
                 html = feedback.side_by_side(place, html, self._html(shown.second), both)
-            elif shown.answer is not None:
+            elif shown.answer is not None and not shown.answer.clarify:
                 ways = feedback.other_ways(self.ways, shown.answer.decision)
                 html += feedback.row_under(place, shown.thumb, ways)
             rows.append({"role": "assistant", "content": html})
         return rows
 
     def _html(self, shown: Shown) -> str:
+        above = render.note(shown.notice) if shown.notice else ""
         if shown.finished:
-            return shown.html
+            return above + shown.html
         if shown is self.growing:
-            return render.writing(shown.html or '<div class="sb-wait">…</div>')
-        return shown.html + render.note("Stopped.")
+            return above + render.writing(shown.html or '<div class="sb-wait">…</div>')
+        return above + shown.html + render.note("Stopped.")
 
     def panel(self) -> str:
         both = [one for shown in self.turns for one in (shown, shown.second) if one is not None]

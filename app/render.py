@@ -21,7 +21,7 @@ def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
     """The route and why, in words; and how a follow-up was understood."""
     html = (
         f'<div class="sb-badge sb-{decision.route.value}">'
-        f"<b>{ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
+        f"<b>{'About me' if decision.own else ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
     )
     if standalone.strip() != asked.strip():
         html += f'<div class="sb-understood">Understood as: {escape(standalone)}</div>'

@@ -52,7 +52,8 @@ class RouteOption:
 class RouteDecision:
     """Where a turn goes. `probabilities` sum to 1 over the four routes; `reason` is for people.
 
-    `alternative` is set when the turn is ambiguous: another option was about as likely.
+    `own` says that the assistant answers itself, about itself. `alternative` is set when the turn
+    is ambiguous: another option was about as likely.
     """
 
     route: Route
@@ -62,6 +63,7 @@ class RouteDecision:
     reason: str
     forced: bool = False
     alternative: RouteOption | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,16 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """A sentence for the sender beside the answer; comes before everything else, if at all."""
+
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "noted", "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     answer: Answer
 
@@ -231,4 +243,4 @@ class Failed:
         return {"type": "failed", "message": self.message}
 
 
-Event = Routed | Retrieved | Token | Cited | Filled | Finished | Failed
+Event = Noted | Routed | Retrieved | Token | Cited | Filled | Finished | Failed

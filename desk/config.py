@@ -168,7 +168,10 @@ class AdapterSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChainSettings:
-    """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on."""
+    """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on.
+
+    `english_only` says that the embedding model is the embedded one, which knows English alone.
+    """
 
     title: str
     contact: str
@@ -180,6 +183,7 @@ class ChainSettings:
     state: Path
     passages: int
     question_chars: int
+    english_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             state=state / "router",
             passages=file.index.passages,
             question_chars=file.limits.question_chars,
+            english_only=file.index.embedder.kind == "minilm",
         ),
         app=AppSettings(
             title=file.title,

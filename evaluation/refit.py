@@ -121,12 +121,10 @@ def weigh(cast: Sequence[Vote], embed: Embed, least: int) -> Weighed:
 
 def label_of(assistant: Assistant, golden: GoldenTurn) -> Label:
     """Where a golden turn goes. Nothing is generated."""
-    events = assistant.answer(Turn(golden.question, golden.exchanges))
-    first = next(events)
-    events.close()  # type: ignore[attr-defined]
-    if not isinstance(first, Routed):
-        return Label(Route.NONE, "failed")
-    return Label(first.decision.route, first.decision.adapter or first.decision.workflow)
+    for event in assistant.answer(Turn(golden.question, golden.exchanges)):
+        if isinstance(event, Routed):
+            return Label(event.decision.route, event.decision.adapter or event.decision.workflow)
+    return Label(Route.NONE, "failed")
 
 
 def _vote(feedback: Feedback) -> Vote | None:

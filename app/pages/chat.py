@@ -21,6 +21,7 @@ from chains.turn import (
     Failed,
     Filled,
     Finished,
+    Noted,
     Route,
     Routed,
     Token,
@@ -59,6 +60,8 @@ class ChatPage:
                     text += piece
                 case Cited(citation=citation):
                     shown.citations = (*shown.citations, citation)
+                case Noted(message=message):
+                    shown.notice = message
                 case Failed(message=message):
                     shown.html, shown.exchange, shown.finished = head + render.failure(message), None, True
                     yield
