@@ -82,7 +82,7 @@ def _assemble(options: argparse.Namespace) -> "Switchboard":
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from chains.turn import Failed, Finished, Route, Turn
+    from chains.turn import Failed, Finished, Noted, Route, Turn
 
     logging.getLogger().setLevel(logging.WARNING)
     board = _assemble(options)
@@ -98,6 +98,8 @@ def _ask(options: argparse.Namespace) -> int:
         for event in board.assistant.answer(turn):
             if options.json:
                 print(json.dumps(event.to_json(), ensure_ascii=False), flush=True)
+            elif isinstance(event, Noted):
+                print(f"[{event.message}]")
             elif isinstance(event, Failed):
                 print(f"switchboard: {event.message}", file=sys.stderr)
             elif isinstance(event, Finished):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from adapters.engine import Engine
+from app.records import Records, open_records
 from chains.assistant import Assistant, fit_router
-from desk.config import Desk
+from desk.config import Desk, records_address
 from index.build import BuildProgress
 from index.embed import Embedder
 from index.library import Library, open_library
@@ -26,6 +27,7 @@ class Switchboard:
     embedder: Embedder
     engine: Engine
     assistant: Assistant
+    records: Records
     closing: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
@@ -45,6 +47,7 @@ class Switchboard:
         self.closing.set()
         self.engine.close()
         self.library.close()
+        self.records.close()
 
 
 def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = None) -> Switchboard:
@@ -53,12 +56,13 @@ def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = N
     Raises LibraryError or ModelError when the library or the base model cannot be used at all; a single
     bad document or adapter is reported (`library.status().failures`, `engine.failures`) and left out.
     """
+    records = open_records(records_address(desk.app), desk.app.records)
     engine = Engine(desk.adapters)
     library = open_library(desk.index, on_progress)
     embedder = library.embedder
     router = fit_router(desk.chains, library, embedder, engine)
     assistant = Assistant(desk.chains, library, embedder, engine, router)
-    return Switchboard(desk, library, embedder, engine, assistant)
+    return Switchboard(desk, library, embedder, engine, assistant, records)
 
 
 def describe(board: Switchboard) -> list[str]:

@@ -3,14 +3,20 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from app import render
-from chains.turn import Citation, Exchange
+from app import feedback, render
+from app.feedback import Thumb, Way
+from chains.message import cleaned
+from chains.turn import Answer, Citation, Exchange
 from index.related import RelatedDocument
 
 
 @dataclass(slots=True, eq=False)
 class Shown:
-    """One turn as the page shows it, written by its own answer alone; `exchange` is set when it can be history."""
+    """One turn as the page shows it, written by its own answer alone; `exchange` is set when it can be history.
+
+    `anchor` begins the ids of its passages in the panel. `second` is another way's answer to the same question, as long
+    as nobody has said which one is preferred; the first is the history until then. `notice` stands above the answer.
+    """
 
     asked: str
     html: str = ""
@@ -18,6 +24,11 @@ class Shown:
     related: tuple[RelatedDocument, ...] = ()
     exchange: Exchange | None = None
     finished: bool = False
+    anchor: str = ""
+    notice: str = ""
+    answer: Answer | None = None
+    thumb: Thumb | None = None
+    second: "Shown | None" = None
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +43,7 @@ class Conversation:
     turns: tuple[Shown, ...] = ()
     growing: Shown | None = None
     waiting: deque[str] = field(default_factory=deque)
+    ways: tuple[Way, ...] = ()
 
     def ask(self, question: str) -> None:
         """The question waits for its answer; one that is being written ends where it is. A blank one ends nothing."""
@@ -44,7 +56,7 @@ class Conversation:
         question = self.waiting.popleft()
         if not question.strip():
             return None
-        shown = Shown(question)
+        shown = Shown(question, anchor=str(len(self.turns)))
         self.turns = (*self.turns, shown)
         self.growing = None if any(map(str.strip, self.waiting)) else shown
         return shown
@@ -67,17 +79,51 @@ class Conversation:
         self.stop()
         self.turns = ()
 
+    def turn(self, place: int) -> Shown | None:
+        """The turn at `place`; None where there is none (any more)."""
+        return self.turns[place] if place < len(self.turns) else None
+
+    def history(self, before: int) -> tuple[Exchange, ...]:
+        """What a turn at place `before` can refer to."""
+        return tuple(shown.exchange for shown in self.turns[:before] if shown.exchange)
+
+    def begin_second(self, first: Shown) -> Shown:
+        """Another answer to a turn's question, which grows beside the first; what else grows ends where it is."""
+        first.second = self.growing = Shown(first.asked, anchor=f"{first.anchor}b")
+        return first.second
+
+    def settle(self, place: int, keep_second: bool) -> None:
+        """One of two answers goes on as the turn, the other goes."""
+        first = self.turns[place]
+        second, first.second = first.second, None
+        if self.growing is second:
+            self.growing = None
+        if keep_second and second is not None:
+            self.turns = (*self.turns[:place], second, *self.turns[place + 1 :])
+
     def messages(self) -> list[dict[str, str]]:
         rows = []
-        for shown in self.turns:
-            rows.append({"role": "user", "content": render.plain(shown.asked)})
-            if shown is self.growing and not shown.finished:
-                html = render.writing(shown.html or '<div class="sb-wait">…</div>')
-            else:
-                html = shown.html if shown.finished else shown.html + render.note("Stopped.")
+        for place, shown in enumerate(self.turns):
+            rows.append({"role": "user", "content": render.plain(cleaned(shown.asked))})
+            html = self._html(shown)
+            if shown.second is not None:
+                both = shown.answer is not None and shown.second.answer is not None
+                html = feedback.side_by_side(place, html, self._html(shown.second), both)
+            elif shown.answer is not None and not shown.answer.clarify:
+                ways = feedback.other_ways(self.ways, shown.answer.decision)
+                html += feedback.row_under(place, shown.thumb, ways)
             rows.append({"role": "assistant", "content": html})
         return rows
 
+    def _html(self, shown: Shown) -> str:
+        above = render.note(shown.notice) if shown.notice else ""
+        if shown.finished:
+            return above + shown.html
+        if shown is self.growing:
+            return above + render.writing(shown.html or '<div class="sb-wait">…</div>')
+        return above + shown.html + render.note("Stopped.")
+
     def panel(self) -> str:
-        turns = [(place, shown.asked, shown.citations, shown.related) for place, shown in enumerate(self.turns)]
+        both = [one for shown in self.turns for one in (shown, shown.second) if one is not None]
+        turns = [(shown.anchor, shown.asked, shown.citations, shown.related) for shown in both]
         return render.sources_panel(turns)

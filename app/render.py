@@ -21,7 +21,7 @@ def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
     """The route and why, in words; and how a follow-up was understood."""
     html = (
         f'<div class="sb-badge sb-{decision.route.value}">'
-        f"<b>{ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
+        f"<b>{'About me' if decision.own else ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
     )
     if standalone.strip() != asked.strip():
         html += f'<div class="sb-understood">Understood as: {escape(standalone)}</div>'
@@ -29,9 +29,14 @@ def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
 
 
 def answer_text(
-    text: str, citations: Sequence[Citation], turn: int, unsupported: Sequence[tuple[int, int]] = ()
+    text: str,
+    citations: Sequence[Citation],
+    turn: str,
+    unsupported: Sequence[tuple[int, int]] = (),
+    closest: Sequence[RelatedDocument] = (),
 ) -> str:
-    """The answer with a chip after each cited span; unsupported spans are marked."""
+    """The answer with a chip after each cited span; unsupported spans are marked, titles of the closest documents are
+    links."""
     inserts: list[tuple[int, str]] = [
         (citation.answer_end, _chip(turn, citation)) for citation in citations if citation.answer_end <= len(text)
     ]
@@ -40,11 +45,27 @@ def answer_text(
             (start, '<span class="sb-unsupported" title="No passage supports this">'),
             (end, "</span>"),
         ]
+    inserts += _links(text, closest)
     html, position = "", 0
     for place, piece in sorted(inserts, key=lambda insert: insert[0]):
         html += _lines(text[position:place]) + piece
         position = place
     return f'<div class="sb-text">{html}{_lines(text[position:])}</div>'
+
+
+def _links(text: str, documents: Sequence[RelatedDocument]) -> list[tuple[int, str]]:
+    """Where the links of the documents' titles begin and end: the titles stand in the text in this order."""
+    inserts, position = [], 0
+    for document in documents:
+        start = text.find(document.title, position)
+        if start >= 0 and document.title:
+            position = start + len(document.title)
+            inserts += [(start, _opening(document)), (position, "</a>")]
+    return inserts
+
+
+def _opening(document: RelatedDocument) -> str:
+    return f'<a class="sb-open" href="/source/{quote(document.document_id)}" target="_blank" rel="noopener">'
 
 
 def fields_table(fields: Mapping[str, str], titles: Mapping[str, str]) -> str:
@@ -72,10 +93,11 @@ def note(message: str) -> str:
     return f'<div class="sb-note">{_lines(message)}</div>'
 
 
-def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation], Sequence[RelatedDocument]]]) -> str:
+def sources_panel(answers: Sequence[tuple[str, str, Sequence[Citation], Sequence[RelatedDocument]]]) -> str:
     """The cited passages per turn, newest first; only the newest turn is open.
 
-    Rows: (turn, question, citations, related documents).
+    Rows, oldest first: (the turn's anchor, question, citations, related documents). The anchor of a second answer to a
+    question is that of the first and a letter.
     """
     cited = [row for row in answers if row[2]]
     if not cited:
@@ -84,10 +106,10 @@ def sources_panel(answers: Sequence[tuple[int, str, Sequence[Citation], Sequence
             "quoted sentence marked and a link into the document.</p></div>"
         )
     groups = []
-    newest = max(row[0] for row in answers)
+    newest = answers[-1][0].rstrip("b")
     for turn, asked, citations, related in reversed(cited):
         cards = "".join(_card(turn, group) for group in _by_passage(citations)) + _see_also(related)
-        state = " open" if turn == newest else ""
+        state = " open" if turn.rstrip("b") == newest else ""
         groups.append(f"<details{state}><summary>{escape(_shorten(asked, 90))}</summary>{cards}</details>")
     return f'<div class="sb-sources">{_PANEL_TITLE}{"".join(groups)}</div>'
 
@@ -135,12 +157,12 @@ _SOURCE_STYLE = (
 )
 
 
-def _chip(turn: int, citation: Citation) -> str:
+def _chip(turn: str, citation: Citation) -> str:
     title = escape(f"{citation.title}: {_shorten(citation.quote, 160)}", quote=True)
     return f'<a class="sb-chip" href="#sb-{turn}-{citation.number}" title="{title}">{citation.number}</a>'
 
 
-def _card(turn: int, group: Sequence[Citation]) -> str:
+def _card(turn: str, group: Sequence[Citation]) -> str:
     first = group[0]
     where = " · ".join(
         part for part in (escape(first.section), f"page {first.page}" if first.page is not None else "") if part
@@ -191,9 +213,10 @@ def _shorten(text: str, most: int) -> str:
     return flat if len(flat) <= most else flat[: most - 1].rstrip() + "…"
 
 
-def rendered(answer: Answer, asked: str, turn: int, titles: Mapping[str, str]) -> str:
+def rendered(answer: Answer, asked: str, turn: str, titles: Mapping[str, str]) -> str:
     """A finished answer as it stands in the conversation."""
     html = badge(answer.decision, answer.standalone, asked)
     if answer.fields is not None:
         html += fields_table(answer.fields, titles)
-    return html + answer_text(answer.text, answer.citations, turn, answer.unsupported)
+    closest = answer.related if answer.refused else ()
+    return html + answer_text(answer.text, answer.citations, turn, answer.unsupported, closest)

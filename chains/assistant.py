@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +15,21 @@ from numpy.typing import NDArray
 from adapters.dataset import read_examples
 from adapters.engine import Engine
 from adapters.errors import ModelError
+from chains.about import Facts, about, asks_about_the_assistant
 from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
 from chains.citations import Embed
 from chains.condense import Closeness, condense
 from chains.errors import TurnError
 from chains.golden import GoldenTurn, read_golden
+from chains.language import foreign_language, notice
+from chains.learned import FILE, Learned, read_learned
+from chains.message import cleaned
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
 from chains.retrieval import answer_from_documents, say
-from chains.router import GoldenRoute, Router, RouterInput, cached_vectors, gather_utterances
-from chains.turn import Answer, Event, Failed, Finished, Retrieved, Route, Routed, Token, Turn
+from chains.router import GoldenRoute, Router, RouterInput, Utterances, cached_vectors, gather_utterances
+from chains.turn import Answer, Event, Failed, Finished, Noted, Retrieved, Route, Routed, RouteDecision, Token, Turn
 from chains.workflow import look_up, run_workflow
 from desk.config import ChainSettings
 from index.document import NO_GROUPS
@@ -101,6 +105,9 @@ class Assistant:
             yield Failed(f"Something went wrong on our side (turn {turn_id}). Please try again.")
 
     def _answer(self, turn: Turn, turn_id: str) -> Iterator[Event]:
+        turn = replace(turn, question=cleaned(turn.question))
+        if self.settings.english_only and (language := foreign_language(turn.question)):
+            yield Noted(notice(language))
         clock = _Clock.start()
         prepared = self._prepare(turn, clock)
         yield Routed(prepared.decision, prepared.standalone)
@@ -147,13 +154,15 @@ class Assistant:
         found, ordered = look_up(self.library, embed, standalone, vector, self.settings.passages, turn.collections)
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
-        decision = self._decide.invoke(given)
+        decision = _about_itself(turn) or self._decide.invoke(given)
         answerable = decision.route is Route.RETRIEVAL and self.router.answerable(given)
         clock.lap("route")
         return Prepared(turn, standalone, vector, found, decision, answerable)
 
     def _related(self, draft: Draft, turn: Turn) -> tuple[RelatedDocument, ...]:
-        """Documents near the passages that were cited, for whoever wants to read on."""
+        """Documents near the passages that were cited, for whoever wants to read on; of a refusal, the closest."""
+        if draft.refused:
+            return draft.closest
         passages = list({one.passage: one.as_passage() for one in draft.citations}.values())
         try:
             return tuple(self.library.related(passages, RELATED, turn.collections, RELATED_LEAST))
@@ -167,6 +176,21 @@ class Assistant:
         passage = self.library.nearness(own, collections)
         return Closeness(passage, self.router.nearest(own), float(own @ before))
 
+    def _facts(self, turn: Turn) -> Facts:
+        """What this assistant may say of itself to the turn's sender."""
+        settings, base = self.settings, self.engine.base
+        return Facts(
+            title=settings.title,
+            contact=settings.contact,
+            examples=settings.examples,
+            documents=self.library.counts(turn.collections),
+            adapters=[(info.name, info.domain) for info in self.engine.adapters if "chat" in info.capabilities],
+            workflows=[workflow.title for workflow in settings.workflows.values()],
+            base=base.name,
+            embedder=self.library.embedder.name,
+            reads=base.can_read,
+        )
+
     def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
         return answer_from_documents(prepared, self.library, self.library.embedder.embed, reader, self.settings.contact)
@@ -179,6 +203,10 @@ class Assistant:
         return run_workflow(prepared, workflow, self.engine, self.library)
 
     def _refuse(self, prepared: Prepared) -> Iterator[Event | Draft]:
+        if prepared.decision.own:
+            yield from say(about(self._facts(prepared.turn)))
+            yield Draft()
+            return
         yield from say(cannot_help(self.settings.title, self.settings.examples, self.settings.contact))
         yield Draft(refused=True)
 
@@ -207,6 +235,14 @@ def _search_vector(embed: Embed, standalone: str, message: str) -> Vectors:
     return unit
 
 
+def _about_itself(turn: Turn) -> RouteDecision | None:
+    """The decision for a question about the assistant itself; None for every other, and where the sender chose."""
+    if turn.route is not None or turn.adapter is not None or not asks_about_the_assistant(turn.question):
+        return None
+    sure = {route: float(route is Route.NONE) for route in Route}
+    return RouteDecision(Route.NONE, None, None, sure, "what I am and what I can do", own=True)
+
+
 def _streaming(
     chain: Callable[[Prepared], Iterator[Event | Draft]],
 ) -> RunnableGenerator[Prepared, Event | Draft]:
@@ -219,8 +255,19 @@ def _streaming(
     return RunnableGenerator(run, name=chain.__name__)
 
 
-def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, engine: Engine) -> Router:
-    """A router for the desk as it is now: its routes, its adapters' questions, its golden turns."""
+def fit_router(
+    settings: ChainSettings,
+    library: Library,
+    embedder: Embedder,
+    engine: Engine,
+    learned: Sequence[Learned] | None = None,
+) -> Router:
+    """A router for the desk as it is now: its routes, its adapters' questions, its golden turns, what it has learned.
+
+    `learned` is for a trial; None stands for the desk's own file. What no route, adapter or workflow of the desk bears
+    any more is left out.
+    """
+    learned = read_learned(settings.state / FILE) if learned is None else learned
     questions = {
         info.name: tuple(row.prompt for row in read_examples(settings.adapter_folder / info.name / "train.jsonl"))
         for info in engine.adapters
@@ -228,6 +275,10 @@ def fit_router(settings: ChainSettings, library: Library, embedder: Embedder, en
     }
     utterances = gather_utterances(settings, questions)
     vectors = cached_vectors(utterances.texts, embedder.embed_queries, embedder.name, settings.state)
+    if more := [one for one in learned if one.label in utterances.labels]:
+        texts, labels = tuple(one.text for one in more), tuple(one.label for one in more)
+        utterances = Utterances(utterances.texts + texts, utterances.labels + labels)
+        vectors = np.vstack([vectors, embedder.embed_queries(texts)])
     titles = {name: workflow.title for name, workflow in settings.workflows.items()}
     router = Router(utterances, vectors, titles, settings.routing, settings.state)
     readable = library.readable(NO_GROUPS)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from chains.turn import Citation, RouteDecision, Turn
 from index.document import SearchResult
+from index.related import RelatedDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a chain ends with; the text is what it streamed."""
+    """What a chain ends with; the text is what it streamed. `closest` are the nearest documents of a refusal."""
 
     refused: bool = False
     citations: tuple[Citation, ...] = ()
     fields: Mapping[str, str] | None = None
     unsupported: tuple[tuple[int, int], ...] = ()
+    closest: tuple[RelatedDocument, ...] = ()

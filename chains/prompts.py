@@ -1,9 +1,10 @@
 """The words given to models that can read, and the words the assistant says itself."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from index.document import ScoredPassage
+from desk.config import UPLOADS
+from index.document import DESK_COLLECTION, ScoredPassage
 
 READER = (
     "You answer questions of a company help desk from the passages below and from nothing else. "
@@ -30,6 +31,15 @@ def reader_prompt(question: str, hits: Sequence[ScoredPassage], codes: dict[str,
     return f"Passages:\n\n{shown}\n\nQuestion: {question}"
 
 
+def searched_words(documents: Mapping[str, int]) -> str:
+    """What was searched, in words: how many documents of which collections, the sender's own last."""
+    own = sum(count for name, count in documents.items() if name.startswith(UPLOADS))
+    named = {name: count for name, count in documents.items() if not name.startswith(UPLOADS)}
+    parts = [f"{count:,} of {'the desk' if name == DESK_COLLECTION else name}" for name, count in named.items()]
+    parts += [f"{own:,} that you added"] if own else []
+    return f"the documents ({', '.join(parts) or 'there are none yet'})"
+
+
 def cannot_help(title: str, examples: Sequence[str], contact: str) -> str:
     """The refusal of what is out of scope: kind, and with what can be done instead."""
     lines = [
@@ -44,11 +54,12 @@ def cannot_help(title: str, examples: Sequence[str], contact: str) -> str:
     return "\n".join(lines)
 
 
-def not_in_documents(titles: Sequence[str], contact: str) -> str:
-    """The refusal when nothing found answers; `titles` are the closest documents, at most three are named."""
-    lines = ["I searched the documents and found no passage that answers this."]
-    if titles:
-        lines.append("Closest were: " + "; ".join(dict.fromkeys(titles[:3])) + ".")
+def not_in_documents(documents: Mapping[str, int], closest: Sequence[str], contact: str) -> str:
+    """The refusal when nothing found answers; `documents` counts what was searched by collection, `closest` are the
+    titles of the nearest documents."""
+    lines = [f"I searched {searched_words(documents)} and found no passage that answers this."]
+    if closest:
+        lines.append("Closest were: " + "; ".join(closest) + ".")
     lines.append("You could rephrase the question, name the system it is about, or drop a document here.")
     if contact:
         lines.append(f"A person can help too: {contact}")

@@ -16,6 +16,7 @@ from chains.prompts import READER, not_in_documents, passage_codes, reader_promp
 from chains.turn import Citation, Cited, Event, Token
 from index.document import ScoredPassage, SearchResult
 from index.library import Library
+from index.related import RelatedDocument
 from index.search import coverage
 
 _PIECE = re.compile(r"\S+\s*|\s+")
@@ -27,8 +28,7 @@ def answer_from_documents(
     """Tokens and citations, and last a Draft. `model` is None where none can read."""
     hits = prepared.found.hits
     if not hits or not prepared.answerable:
-        yield from say(not_in_documents([hit.title for hit in hits], contact))
-        yield Draft(refused=True)
+        yield from _not_found(prepared, library, contact)
     elif model is None:
         yield from _extract(prepared, library, contact)
     else:
@@ -39,6 +39,27 @@ def say(text: str) -> Iterator[Token]:
     """The text in pieces of a word, so that a page can show it as it grows."""
     for piece in _PIECE.findall(text):
         yield Token(piece)
+
+
+_CLOSEST = 3
+"""So many documents are named in a refusal."""
+
+
+def _not_found(prepared: Prepared, library: Library, contact: str) -> Iterator[Event | Draft]:
+    """The refusal: what was searched, and what came closest."""
+    closest = closest_documents(prepared.found.hits)
+    counts = library.counts(prepared.turn.collections)
+    yield from say(not_in_documents(counts, [document.title for document in closest], contact))
+    yield Draft(refused=True, closest=closest)
+
+
+def closest_documents(hits: Sequence[ScoredPassage]) -> tuple[RelatedDocument, ...]:
+    """The documents of the best hits, each once, best first."""
+    found: dict[str, RelatedDocument] = {}
+    for hit in hits:
+        document = RelatedDocument(hit.passage.document_id, hit.path, hit.title, hit.collection, hit.similarity)
+        found.setdefault(hit.passage.document_id, document)
+    return tuple(found.values())[:_CLOSEST]
 
 
 def quote_passages(
@@ -114,8 +135,7 @@ def _moved(citation: Citation, start: int, end: int) -> Citation:
 def _extract(prepared: Prepared, library: Library, contact: str) -> Iterator[Event | Draft]:
     text, citations = quote_passages(prepared, library, most=MAX_QUOTES)
     if not citations:
-        yield from say(not_in_documents([hit.title for hit in prepared.found.hits], contact))
-        yield Draft(refused=True)
+        yield from _not_found(prepared, library, contact)
         return
     position = 0
     for citation in citations:

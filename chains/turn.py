@@ -53,7 +53,8 @@ class RouteDecision:
     """Where a turn goes. `probabilities` sum to 1 over the four routes; `reason` is for people.
 
     `options` are all ways to answer with their probabilities, likeliest first; they sum to 1 as well.
-    `alternative` is set when the turn is ambiguous: another option was about as likely.
+    `alternative` is set when the turn is ambiguous: another option was about as likely. `own` says that the assistant
+    answers itself, about itself.
     """
 
     route: Route
@@ -64,6 +65,7 @@ class RouteDecision:
     forced: bool = False
     alternative: RouteOption | None = None
     options: tuple[tuple[RouteOption, float], ...] = ()
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ class Answer:
     """A finished turn. `standalone` is the question as it was understood after the condense step.
 
     `unsupported` lists spans of the text that no passage supports (generative answers only); `related` are further
-    documents about what was cited. `clarify` are the options of a clarifying question, in words, where the text is one.
+    documents about what was cited, or those that a refusal names as the closest. `clarify` are the options of a
+    clarifying question, in words, where the text is one.
     `parts` are the answers of a message with several intents, whose texts follow each other in `text`.
     """
 
@@ -217,6 +220,16 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """A sentence for the sender beside the answer; comes before everything else, if at all."""
+
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "noted", "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     answer: Answer
 
@@ -232,4 +245,4 @@ class Failed:
         return {"type": "failed", "message": self.message}
 
 
-Event = Routed | Retrieved | Token | Cited | Filled | Finished | Failed
+Event = Noted | Routed | Retrieved | Token | Cited | Filled | Finished | Failed

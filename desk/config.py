@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from desk.connectors import LOADERS, AnyConnector, Connector, at_home
+from desk.connectors import LOADERS, AnyConnector, Connector, Variable, at_home
 from desk.edge import Edge
 from desk.errors import DeskError
 from desk.index_file import (
@@ -68,6 +68,12 @@ class CollectionFile(Edge):
     groups: tuple[str, ...] = ()
 
 
+class RecordsFile(Edge):
+    """Where feedback is kept; `url_env` names the environment variable with a database's address."""
+
+    url_env: Variable | None = None
+
+
 class DeskFile(Edge):
     title: str
     description: str
@@ -78,6 +84,7 @@ class DeskFile(Edge):
     collections: dict[str, CollectionFile] = Field(default={})
     limits: LimitsFile = LimitsFile()
     routing: RoutingFile = RoutingFile()
+    records: RecordsFile = RecordsFile()
     connectors: tuple[AnyConnector, ...] = ()
 
 
@@ -176,7 +183,10 @@ class RoutingSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChainSettings:
-    """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on."""
+    """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on.
+
+    `english_only` says that the embedding model is the embedded one, which knows English alone.
+    """
 
     title: str
     contact: str
@@ -188,11 +198,14 @@ class ChainSettings:
     state: Path
     passages: int
     question_chars: int
+    english_only: bool
     routing: RoutingSettings = RoutingSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
+    """`records` is the file of the records, unless `records_url_env` names the variable with a database's address."""
+
     title: str
     description: str
     examples: tuple[str, ...]
@@ -200,6 +213,8 @@ class AppSettings:
     port: int
     parallel_turns: int
     upload_mb: int
+    records: Path
+    records_url_env: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +288,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             passages=file.index.passages,
             question_chars=file.limits.question_chars,
             routing=RoutingSettings(file.routing.out_of_scope_recall, file.routing.ambiguity_margin),
+            english_only=file.index.embedder.kind == "minilm",
         ),
         app=AppSettings(
             title=file.title,
@@ -282,6 +298,8 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             port=_port(),
             parallel_turns=file.limits.parallel_turns,
             upload_mb=file.limits.upload_mb,
+            records=state / "records.db",
+            records_url_env=file.records.url_env or "",
         ),
     )
 
@@ -312,6 +330,11 @@ def secret(variable: str, connector: str) -> str:
 def milvus_token(settings: MilvusSettings) -> str:
     """The token that Milvus wants, "" where none is named. Raises DeskError if its variable is absent or empty."""
     return _value_of(settings.token_env, f"Milvus at {settings.uri}") if settings.token_env else ""
+
+
+def records_address(settings: AppSettings) -> str:
+    """The address of the records' database, "" where none is named. Raises DeskError if its variable is empty."""
+    return _value_of(settings.records_url_env, "The desk's record keeping") if settings.records_url_env else ""
 
 
 def _value_of(variable: str, who: str) -> str:

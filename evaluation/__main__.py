@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.assembly import Switchboard
-    from desk.config import IndexSettings
+    from desk.config import Desk, IndexSettings
     from evaluation.ranking import Measured
 
 TITLES = {
@@ -51,6 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
     desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
     follow_ups = commands.add_parser("follow-ups", help="fit and measure the follow-up rule on the development turns")
     follow_ups.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
+    refit = commands.add_parser(
+        "refit",
+        help="what users' feedback would change in the router",
+        description="Shows what the router would learn from thumbs, other ways asked for and preferences, and which "
+        "development turns it would then route otherwise. Nothing changes without --apply.",
+    )
+    refit.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
+    refit.add_argument("--least", type=_people, default=2, metavar="N", help="people who must agree (default 2)")
+    which = refit.add_mutually_exclusive_group()
+    which.add_argument("--apply", action="store_true", help="learn it, from the next start on")
+    which.add_argument("--forget", action="store_true", help="forget all that was learned, from the next start on")
     retrieval = commands.add_parser(
         "retrieval",
         help="documents found for judged queries, by the search and by each of its halves",
@@ -100,6 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "routing" and (options.data or options.train):
             _routing(settings.index, options)
             return 0
+        if options.command == "refit" and options.forget:
+            _forget(settings)
+            return 0
         from app.assembly import assemble
 
         board = assemble(settings)
@@ -108,6 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
                 _desk(board, options)
             elif options.command == "routing":
                 _route_turns(board, options.report)
+            elif options.command == "refit":
+                _refit(board, options)
             else:
                 _follow_ups(board)
         finally:
@@ -126,6 +142,34 @@ def _follow_ups(board: "Switchboard") -> None:
     print(f"  words alone: {report.by_words[0]:.1%} caught, {report.by_words[1]:.1%} of the others mistaken")
     print(f"  the rule:    {report.caught:.1%} caught, {report.mistaken:.1%} of the others mistaken")
     print(f"WEIGHTS = {report.weights}\nLIKELY = {report.level}")
+
+
+def _people(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _refit(board: "Switchboard", options: argparse.Namespace) -> None:
+    from evaluation.refit import apply_refit, lines, try_refit
+
+    refit = try_refit(board, options.least)
+    print("\n".join(lines(refit)))
+    if options.apply:
+        apply_refit(board, refit)
+        print("Applied: the next start routes with it. `python -m evaluation refit --forget` undoes it.")
+    else:
+        print("Nothing was changed. `python -m evaluation refit --apply` learns it.")
+
+
+def _forget(desk: "Desk") -> None:
+    from chains.learned import FILE
+
+    path = desk.chains.state / FILE
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    print("Forgotten: the next start routes without it." if there else "Nothing had been learned.")
 
 
 def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:

@@ -325,6 +325,10 @@ class Library:
         """How many documents there are."""
         return self._store.counts()[0]
 
+    def counts(self, collections: frozenset[str]) -> dict[str, int]:
+        """How many documents each of these collections has, without empty ones."""
+        return self._store.counts_of(collections)
+
     def documents(self, collections: frozenset[str] | None = None) -> list[DocumentInfo]:
         """The documents of some collections (None: of all), ordered by path."""
         return self._store.documents(collections)

@@ -346,6 +346,16 @@ class Store:
             ).fetchone()
         return int(row[0]), int(row[1])
 
+    def counts_of(self, collections: frozenset[str]) -> dict[str, int]:
+        """How many documents each of these collections has, without empty ones, by name."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT collection, COUNT(*) FROM documents WHERE collection IN (SELECT value FROM json_each(?)) "
+                "GROUP BY collection ORDER BY collection",
+                (json.dumps(sorted(collections)),),
+            ).fetchall()
+        return {str(name): int(count) for name, count in rows}
+
     def passages(self, document_id: str) -> list[Passage]:
         """A document's passages in order."""
         with self.reading() as connection:

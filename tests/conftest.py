@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +32,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+POSTGRES_PASSWORD = "hunter2/+%é"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,6 +83,69 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     server = MilvusServer(tmp_path_factory.mktemp("milvus") / "data")
     yield server
     server.stop()
+
+
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's server programs; Debian keeps them off the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server of our own, with a password, without its database's name.
+
+    Skipped with the reason where there is none, unless the run requires one. The server refuses to run as root,
+    so there it runs as `postgres` or `nobody`.
+    """
+    folder = postgres_programs()
+    if folder is None:
+        reason = "no PostgreSQL server on this machine: `apt-get install postgresql` runs the database tests"
+        if os.environ.get("SWITCHBOARD_REQUIRE_POSTGRES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    user = None if os.getuid() else next(name for name in ("postgres", "nobody") if name in _users())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Not under tmp_path: the other user may not enter it.
+    with tempfile.TemporaryDirectory(prefix="pg-") as scratch:
+        data, password = Path(scratch, "data"), Path(scratch, "password")
+        password.write_text(POSTGRES_PASSWORD)
+        if user:
+            for path in (Path(scratch), password):
+                shutil.chown(path, user)
+        start = ["-w", "-t", "30", "-D", data, "-l", f"{scratch}/log"]
+        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={scratch} -c fsync=off"
+        initdb = [folder / "initdb", "-D", data, "-U", "owner", "-A", "scram-sha-256", "--pwfile", password, "-N"]
+        _run_as(user, [*initdb, "-E", "UTF8", "--locale=C"])
+        _run_as(user, [folder / "pg_ctl", "start", *start, "-o", options])
+        try:
+            quoted = "hunter2%2F%2B%25%C3%A9"
+            yield f"postgresql://owner:{quoted}@127.0.0.1:{port}/"
+        finally:
+            _run_as(user, [folder / "pg_ctl", "stop", "-m", "immediate", "-D", data])
+
+
+def _users() -> set[str]:
+    return {entry.pw_name for entry in pwd.getpwall()}
+
+
+def _run_as(user: str | None, command: list[object]) -> None:
+    done = subprocess.run(
+        [str(part) for part in command],
+        user=user,
+        group=pwd.getpwnam(user).pw_gid if user else None,
+        extra_groups=[] if user else None,
+        cwd="/",
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
 
 
 @pytest.fixture

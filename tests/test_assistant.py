@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.assembly import Switchboard
+from app.render import rendered
 from chains.turn import (
     BASE_MODEL,
     Answer,
@@ -106,7 +107,27 @@ def test_what_is_out_of_scope_is_refused_with_something_to_ask_instead(board: Sw
 def test_documents_that_do_not_answer_are_not_quoted_even_when_asked_for(board: Switchboard) -> None:
     answer = finished(board, Turn("Which team won the rowing championship?", route=Route.RETRIEVAL))
     assert answer.refused and answer.citations == ()
-    assert "searched the documents" in answer.text
+    assert f"searched the documents ({board.library.count()} of the desk)" in answer.text
+
+
+def test_a_refusal_names_what_was_searched_and_the_closest_documents_with_links(
+    board: Switchboard, tmp_path: Path
+) -> None:
+    note = tmp_path / "tide.md"
+    note.write_text("# Tides\n\nThe tide turns at nine.\n", encoding="utf-8")
+    document = board.library.add_file(note, name=note.name, collection="user:one").documents[0]
+    try:
+        own = frozenset({"desk", "user:one"})
+        question = "Which team won the rowing championship?"
+        answer = finished(board, Turn(question, route=Route.RETRIEVAL, collections=own))
+        other = finished(board, Turn(question, route=Route.RETRIEVAL))
+    finally:
+        board.library.remove(document.id)
+    assert answer.refused and "of the desk, 1 that you added)" in answer.text
+    assert other.refused and "that you added" not in other.text
+    assert 0 < len({one.document_id for one in answer.related}) == len(answer.related) <= 3
+    html = rendered(answer, question, "0", {})
+    assert all(f'href="/source/{one.document_id}"' in html and one.title in answer.text for one in answer.related)
 
 
 def test_a_follow_up_is_understood_with_the_question_before(board: Switchboard) -> None:

@@ -39,9 +39,9 @@ def test_hostile_text_is_shown_and_never_becomes_markup() -> None:
     pages = [
         render.plain(HOSTILE),
         render.badge(decision, HOSTILE, "asked"),
-        render.answer_text(HOSTILE, [citation], 0),
+        render.answer_text(HOSTILE, [citation], "0"),
         render.fields_table({"a": HOSTILE}, {"a": HOSTILE}),
-        render.sources_panel([(0, HOSTILE, [citation], [RelatedDocument("id", "p", HOSTILE, "desk", 0.9)])]),
+        render.sources_panel([("0", HOSTILE, [citation], [RelatedDocument("id", "p", HOSTILE, "desk", 0.9)])]),
         render.failure(HOSTILE),
         render.source_page(Document("id", HOSTILE, HOSTILE, "md", HOSTILE, "hash"), 0, 5),
     ]
@@ -56,7 +56,7 @@ def test_the_answer_reads_the_same_with_chips_and_marks(text: str, data: st.Data
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
     citation = cite(3, Quote(hit("quote"), 0, 5, 1.0), start, end)
-    html = render.answer_text(text, [citation], 7, [(start, end)])
+    html = render.answer_text(text, [citation], "7", [(start, end)])
     shown = read(re.sub(r'<a class="sb-chip".*?</a>', "", html)).text
     assert shown == text
     assert 'href="#sb-7-3"' in html
@@ -65,9 +65,16 @@ def test_the_answer_reads_the_same_with_chips_and_marks(text: str, data: st.Data
 def test_the_panel_marks_exactly_the_quoted_span() -> None:
     text = "First one. Second & last. Third."
     citation = cite(1, Quote(hit(text, start=100), 111, 125, 1.0), 0, 14)
-    html = render.sources_panel([(0, "asked", [citation], [])])
+    html = render.sources_panel([("0", "asked", [citation], [])])
     assert "First one. <mark>Second &amp; last.</mark> Third." in html
     assert citation.quote == "Second & last."
+
+
+def test_titles_of_the_closest_documents_are_links_in_their_order() -> None:
+    documents = [RelatedDocument(name, "p", title, "desk", 0.5) for name, title in (("one", "Leave"), ("two", "<Pay>"))]
+    html = render.answer_text("Closest were: Leave; <Pay>. Leave a note.", [], "0", (), documents)
+    assert re.findall(r'href="/source/(\w+)"[^>]*>([^<]*)</a>', html) == [("one", "Leave"), ("two", "&lt;Pay&gt;")]
+    assert read(html).text == "Closest were: Leave; <Pay>. Leave a note."
 
 
 def test_a_pdf_opens_at_its_page_and_other_documents_at_the_quote() -> None:
@@ -85,6 +92,6 @@ def test_the_source_page_marks_the_asked_span_and_survives_a_wrong_one() -> None
 
 def test_the_newest_turn_is_on_top_and_open() -> None:
     citation = cite(1, Quote(hit("Some words."), 0, 11, 1.0), 0, 11)
-    html = render.sources_panel([(0, "older", [citation], []), (1, "newer", [citation], [])])
+    html = render.sources_panel([("0", "older", [citation], []), ("1", "newer", [citation], [])])
     assert html.index("newer") < html.index("older")
     assert html.count("<details open>") == 1

@@ -13,6 +13,7 @@ import gradio as gr
 from app import render
 from app.assembly import Switchboard
 from app.conversation import Conversation, Shown
+from app.pages.feedback import View, connect_feedback, ways_of
 from chains.turn import (
     BASE_MODEL,
     Cited,
@@ -20,6 +21,7 @@ from chains.turn import (
     Failed,
     Filled,
     Finished,
+    Noted,
     Route,
     Routed,
     Token,
@@ -33,9 +35,6 @@ from index.library import Added
 AUTO = "auto"
 ROUTE_CHOICES = [("Auto", AUTO), ("Documents", "retrieval"), ("Adapter", "adapter"), ("Both", "both")]
 
-View = tuple[list[dict[str, str]], str]
-"""What the page shows of a conversation: the chat's messages and the panel beside it."""
-
 
 class ChatPage:
     """The handlers of the page; the assistant decides, this class only shows."""
@@ -48,8 +47,8 @@ class ChatPage:
             for name, part in workflow.fields.items()
         }
 
-    def write(self, shown: Shown, place: int, turn: Turn) -> Generator[None, None, None]:
-        """Writes the turn at `place` as its events come in, and yields after each. Closing the iterator cancels it."""
+    def write(self, shown: Shown, anchor: str, turn: Turn) -> Generator[None, None, None]:
+        """Writes the turn as its events come in, and yields after each. Closing the iterator cancels it."""
         head, text, understood = "", "", turn.question
         for event in self.board.assistant.answer(turn):
             match event:
@@ -61,18 +60,20 @@ class ChatPage:
                     text += piece
                 case Cited(citation=citation):
                     shown.citations = (*shown.citations, citation)
+                case Noted(message=message):
+                    shown.notice = message
                 case Failed(message=message):
                     shown.html, shown.exchange, shown.finished = head + render.failure(message), None, True
                     yield
                     continue
                 case Finished(answer=answer):
-                    shown.citations, shown.related = answer.citations, answer.related
-                    shown.html, shown.finished = render.rendered(answer, turn.question, place, self.titles), True
+                    shown.citations, shown.related, shown.answer = answer.citations, answer.related, answer
+                    shown.html, shown.finished = render.rendered(answer, turn.question, anchor, self.titles), True
                     yield
                     continue
             # A turn that is stopped half-way can still be followed up.
             shown.exchange = Exchange(understood, text)
-            shown.html = head + render.answer_text(text, shown.citations, place)
+            shown.html = head + render.answer_text(text, shown.citations, anchor)
             yield
 
     def add_files(
@@ -107,8 +108,7 @@ class ChatPage:
         if not conversation.waiting:
             yield (gr.skip(),) * 3  # stopped before it began
             return
-        history = tuple(shown.exchange for shown in conversation.turns if shown.exchange)
-        place = len(conversation.turns)
+        history = conversation.history(before=len(conversation.turns))
         shown = conversation.begin()
         if shown is None:
             gr.Info("Type a question, or paste a ticket.")
@@ -120,15 +120,19 @@ class ChatPage:
             history=history,
             route=None if route == AUTO else Route(route),
             adapter=None if adapter == AUTO else adapter,
-            collections=self.board.library.readable(NO_GROUPS) | ({collection_of(user)} if user else set()),
+            collections=self.collections(user),
             user=user,
         )
-        with contextlib.closing(self.write(shown, place, turn)) as steps:
+        with contextlib.closing(self.write(shown, shown.anchor, turn)) as steps:
             for _ in steps:
                 if conversation.growing is not shown:
                     break
                 yield *_view(conversation), gr.skip()
         yield *_view(conversation), gr.skip()
+
+    def collections(self, user: str) -> frozenset[str]:
+        """What this user's turns search."""
+        return self.board.library.readable(NO_GROUPS) | ({collection_of(user)} if user else set())
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         base = self.board.engine.base
@@ -185,6 +189,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         gr.HTML(f'<header class="sb-head"><h1>{escape(app.title)}</h1><p>{escape(app.description)}</p></header>')
         parts = _lay_out(page)
         _connect(page, parts)
+        connect_feedback(page, parts.conversation, parts.user, [parts.chatbot, parts.panel])
         demo.load(
             lambda known: known or secrets.token_hex(16), parts.user, parts.user, queue=False, show_progress="hidden"
         )
@@ -194,7 +199,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
 
 def _lay_out(page: ChatPage) -> Parts:
     app = page.board.desk.app
-    conversation = gr.State(Conversation())
+    conversation = gr.State(Conversation(ways=ways_of(page.board)))
     # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
     user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
     with gr.Row(elem_classes="sb-main"):

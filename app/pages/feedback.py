@@ -1,0 +1,128 @@
+"""What happens when a button under an answer is pressed: it is kept, asked for again, or one of two is chosen."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.conversation import Conversation, Shown
+from app.feedback import Press, Side, Way, is_side, is_thumb, option_of, read_press
+from app.records import Feedback, Kind
+from chains.turn import BASE_MODEL, Route, RouteOption, Turn
+
+if TYPE_CHECKING:
+    from app.assembly import Switchboard
+    from app.pages.chat import ChatPage
+
+View = tuple[list[dict[str, str]], str]
+"""What the page shows of a conversation: the chat's messages and the panel beside it."""
+
+BRIDGE = """
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("#sb-chat button.sb-act");
+  if (button) trigger(button.name === "again" ? "click" : "like", { name: button.name, value: button.value });
+});
+"""
+"""The chat shows plain HTML, whose buttons Gradio does not know: a press becomes an event of an empty element."""
+
+
+def ways_of(board: "Switchboard") -> tuple[Way, ...]:
+    """Every way to answer that this desk has."""
+    adapters = [info for info in board.engine.adapters if "chat" in info.capabilities]
+    workflows = list(board.desk.chains.workflows.values())
+    return (
+        Way(RouteOption(Route.RETRIEVAL), "Documents"),
+        *(Way(RouteOption(Route.ADAPTER, info.name), info.name) for info in adapters),
+        Way(RouteOption(Route.ADAPTER, BASE_MODEL), "Base model"),
+        *([Way(RouteOption(Route.BOTH), workflows[0].title if len(workflows) == 1 else "Both")] if workflows else []),
+    )
+
+
+class FeedbackHandlers:
+    """The handlers of the buttons under answers."""
+
+    def __init__(self, page: "ChatPage") -> None:
+        self._page = page
+        self._board = page.board
+
+    def say(self, conversation: Conversation, user: str, event: gr.EventData) -> View:
+        """Keeps a thumb, or which of two answers is preferred; the preferred one goes on in the conversation."""
+        press = _pressed(event)
+        shown = conversation.turn(press.place) if press else None
+        if press is not None and shown is not None and shown.answer is not None:
+            if press.name == "thumb" and is_thumb(press.value) and press.value != shown.thumb:
+                shown.thumb = "up" if press.value == "up" else "down"
+                self._keep(user, shown, "thumb", press.value, None)
+            elif press.name == "prefer" and is_side(press.value):
+                self._prefer(conversation, user, press, shown)
+        return conversation.messages(), conversation.panel()
+
+    def answer_again(self, conversation: Conversation, user: str, event: gr.EventData) -> Iterator[tuple[Any, Any]]:
+        """Shows another way's answer beside a finished one, as it grows. Ends as every answer of the page does."""
+        press = _pressed(event)
+        first = conversation.turn(press.place) if press else None
+        way = next((one for one in ways_of(self._board) if press and one.key == press.value), None)
+        if press is None or first is None or first.answer is None or first.second is not None or way is None:
+            yield gr.skip(), gr.skip()
+            return
+        second = conversation.begin_second(first)
+        yield conversation.messages(), conversation.panel()
+        turn = Turn(
+            question=first.asked,
+            history=conversation.history(before=press.place),
+            route=way.option.route,
+            adapter=way.option.adapter,
+            collections=self._page.collections(user),
+            user=user,
+        )
+        with contextlib.closing(self._page.write(second, second.anchor, turn)) as steps:
+            for _ in steps:
+                if conversation.growing is not second:
+                    break
+                yield conversation.messages(), conversation.panel()
+        chosen = option_of(second.answer.decision) if second.answer else way.option
+        self._keep(user, first, "override", "again", chosen)
+        yield conversation.messages(), conversation.panel()
+
+    def _prefer(self, conversation: Conversation, user: str, press: Press, first: Shown) -> None:
+        side: Side = "first" if press.value == "first" else "second" if press.value == "second" else "neither"
+        second = first.second
+        if second is None:
+            return
+        if side != "neither":
+            if first.answer is None or second.answer is None:
+                return
+            chosen = (first if side == "first" else second).answer
+            assert chosen is not None, "both have an answer"
+            self._keep(user, first, "preference", side, option_of(chosen.decision))
+        conversation.settle(press.place, keep_second=side == "second")
+
+    def _keep(self, user: str, shown: Shown, kind: Kind, value: str, chosen: RouteOption | None) -> None:
+        answer = shown.answer
+        assert answer is not None, "an opinion is about a finished answer"
+        self._board.records.keep(
+            Feedback(user, kind, value, answer.standalone, option_of(answer.decision), chosen),
+        )
+
+
+def connect_feedback(page: "ChatPage", conversation: gr.State, user: gr.BrowserState, shown: list[Any]) -> None:
+    """Adds the bridge from the chat's buttons to the handlers. Call it inside the Blocks."""
+    handlers = FeedbackHandlers(page)
+    bridge = gr.HTML("", elem_id="sb-bridge", js_on_load=BRIDGE)
+    given = [conversation, user]
+    bridge.like(handlers.say, given, shown, queue=False, show_progress="hidden")
+    bridge.click(
+        handlers.answer_again,
+        given,
+        shown,
+        show_progress="hidden",
+        trigger_mode="multiple",
+        concurrency_id="answer",
+        concurrency_limit=page.board.desk.app.parallel_turns,
+    )
+
+
+def _pressed(event: gr.EventData) -> Press | None:
+    data = event._data if isinstance(event._data, dict) else {}
+    return read_press(data.get("name"), data.get("value"))
