@@ -92,13 +92,14 @@ class Understood:
 
     `follows` in [0, 1] is how much the conversation counts, 0 for a message that stands alone. `condensed` is the
     message with the last question, `place` the last question with its answer: where in the documents the conversation
-    is.
+    is. `stray` is the probability that the message by itself is out of scope.
     """
 
     message: str
     condensed: str
     place: str
     follows: float
+    stray: float = 0.0
 
     @property
     def standalone(self) -> str:
@@ -112,11 +113,13 @@ def condense(question: str, history: tuple[Exchange, ...], compare: Compare) -> 
     if not history or not message or not can_follow(question):
         return Understood(question.strip(), question.strip(), "", 0.0)
     previous = _last_question(history, compare)
-    follows = weight_of(likelihood(features(message, compare(message, previous))))
+    closeness = compare(message, previous)
+    follows = weight_of(likelihood(features(message, closeness)))
     if not follows:
         return Understood(question.strip(), question.strip(), "", 0.0)
     answer = " ".join(history[-1].answer.split()[:ANSWER_WORDS])
-    return Understood(question.strip(), _joined(previous, message), f"{previous} {answer}".strip(), follows)
+    place = f"{previous} {answer}".strip()
+    return Understood(question.strip(), _joined(previous, message), place, follows, closeness.stray)
 
 
 def _last_question(history: tuple[Exchange, ...], compare: Compare) -> str:

@@ -32,10 +32,11 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one reading of a message found and what it counts; of the place, only the order of the passages counts."""
+    """What one reading of a message found, and what that counts in the order of the passages and as evidence."""
 
     found: SearchResult
     weight: float
+    evidence: float
     is_place: bool = False
 
 
@@ -62,11 +63,16 @@ def look_around(
 
     meant = read(understood.condensed, _between(message, condensed, 0.5))
     readings = [
-        _Reading(meant, follows),
-        _Reading(read(understood.place, place), follows * PLACE_WEIGHT, is_place=True),
+        _Reading(meant, follows, follows),
+        _Reading(
+            read(understood.place, place),
+            follows * PLACE_WEIGHT,
+            follows * PLACE_WEIGHT * (1 - understood.stray),
+            is_place=True,
+        ),
     ]
     if follows < 1:
-        readings.append(_Reading(read(understood.message, message), 1 - follows))
+        readings.append(_Reading(read(understood.message, message), 1 - follows, 1 - follows))
     known = sum(one.found.known_terms * one.weight for one in readings if not one.is_place)
     new = set(query_terms(understood.message))
     weights = {term: rarity * (NEW_WORDS if term in new else follows) for term, rarity in meant.term_weights.items()}
@@ -102,9 +108,11 @@ def _blended(readings: Sequence[_Reading]) -> list[ScoredPassage]:
 def _mean(found: Sequence[tuple[ScoredPassage, _Reading]], score: float) -> ScoredPassage:
     """One passage as several readings found it, with the weighted means of what they say of it.
 
-    That the place is well documented is evidence for the message too; which sentence answers it, the place cannot say.
+    That the place is well documented is evidence for the message too, unless that is out of scope by itself; which
+    sentence answers it, the place cannot say.
     """
-    shares = np.array([one.weight for _, one in found]) / sum(one.weight for _, one in found)
+    counts = np.array([one.evidence for _, one in found])
+    shares = counts / counts.sum() if counts.any() else np.full(len(found), 1 / len(found))
     asked = [(hit.sentences, one.weight) for hit, one in found if not one.is_place] or [(found[0][0].sentences, 1.0)]
     sentences = np.average([row for row, _ in asked], axis=0, weights=[weight for _, weight in asked])
     return replace(

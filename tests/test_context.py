@@ -1,6 +1,7 @@
 """Passages for a message in its conversation, on a library with exact word vectors."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,18 @@ def test_the_vector_lies_the_nearer_to_the_condensed_reading_the_likelier_a_foll
     near = [float(vector_of(EMBED, understood(follows)) @ condensed) for follows in (0.0, 0.5, 1.0)]
     assert near[0] < near[1] < near[2] < 1
     assert np.linalg.norm(vector_of(EMBED, understood(0.5))) == pytest.approx(1.0)
+
+
+def test_the_place_is_no_evidence_for_a_message_that_is_out_of_scope_by_itself(library: Library) -> None:
+    vector = vector_of(EMBED, understood(1.0))
+    inside, outside = (
+        look_around(library, EMBED, replace(understood(1.0), stray=stray), vector, 5, DESK)[0] for stray in (0.0, 1.0)
+    )
+    assert [hit.passage.id for hit in inside.hits] == [hit.passage.id for hit in outside.hits]
+    message, condensed = EMBED([understood(1.0).message, understood(1.0).condensed])
+    meant = (message + condensed) / np.linalg.norm(message + condensed)
+    alone = {hit.passage.id: hit for hit in library.search(understood(1.0).condensed, meant, 30, DESK).hits}
+    assert [hit.similarity for hit in outside.hits] == pytest.approx(
+        [alone[hit.passage.id].similarity for hit in outside.hits]
+    )
+    assert [hit.similarity for hit in inside.hits] != pytest.approx([hit.similarity for hit in outside.hits])
