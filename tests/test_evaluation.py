@@ -1,5 +1,7 @@
 """The measuring code on small data with known answers."""
 
+import pytest
+
 from app.assembly import Switchboard
 from chains.condense import WEIGHTS
 from chains.golden import GoldenTurn
@@ -23,6 +25,7 @@ def test_only_turns_that_need_their_history_count_as_follow_ups() -> None:
     assert measure_turns([turn(True), turn(False), turn(True)])["follow_up_fact"].total == 2
 
 
+@pytest.mark.slow
 def test_the_follow_up_rule_is_fitted_on_the_desk_and_tells_most_follow_ups_from_the_rest(board: Switchboard) -> None:
     report = measure_rule(board)
     assert report.caught.total >= 100 and report.mistaken.total > report.caught.total
