@@ -20,6 +20,7 @@ from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
 from chains.citations import Embed
 from chains.condense import Closeness, condense
+from chains.context import look_around, vector_of
 from chains.errors import TurnError
 from chains.golden import GoldenTurn, read_golden
 from chains.language import foreign_language, notice
@@ -147,17 +148,18 @@ class Assistant:
                 "are read. Shorten it, or drop it here as a document and ask about it."
             )
         embed = _remembering(self._embed)
-        standalone = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
+        understood = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
         clock.lap("condense")
-        vector = _search_vector(embed, standalone, turn.question.strip())
+        vector = vector_of(embed, understood)
         clock.lap("embed")
-        found, ordered = look_up(self.library, embed, standalone, vector, self.settings.passages, turn.collections)
+        k = self.settings.passages
+        found, ordered = look_around(self.library, embed, understood, vector, k, turn.collections)
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
         decision = _about_itself(turn) or self._decide.invoke(given)
         answerable = decision.route is Route.RETRIEVAL and self.router.answerable(given)
         clock.lap("route")
-        return Prepared(turn, standalone, vector, found, decision, answerable)
+        return Prepared(turn, understood.standalone, vector, found, decision, answerable)
 
     def _related(self, draft: Draft, turn: Turn) -> tuple[RelatedDocument, ...]:
         """Documents near the passages that were cited, for whoever wants to read on; of a refusal, the closest."""
@@ -171,10 +173,12 @@ class Assistant:
             return ()
 
     def compare(self, embed: Embed, collections: frozenset[str], message: str, previous: str) -> Closeness:
-        """How near a message is to what the desk knows, and to the question before it."""
+        """How near a message is by itself to what the desk knows, and to the question before it."""
         own, before = embed([message, previous])
+        found, ordered = look_up(self.library, embed, message, own, self.settings.passages, collections)
+        stray = self.router.decide(RouterInput(own, found, ordered)).probabilities[Route.NONE]
         passage = self.library.nearness(own, collections)
-        return Closeness(passage, self.router.nearest(own), float(own @ before))
+        return Closeness(passage, self.router.nearest(own), float(own @ before), stray)
 
     def _facts(self, turn: Turn) -> Facts:
         """What this assistant may say of itself to the turn's sender."""
@@ -222,17 +226,6 @@ def _remembering(embed: Embed) -> Embed:
         return np.stack([known[text] for text in texts])
 
     return once
-
-
-def _search_vector(embed: Embed, standalone: str, message: str) -> Vectors:
-    """`(d,)`, unit length. A follow-up's lies midway to its own words, which the old ones outnumber.
-
-    Of 48 on the development half the first quote then holds the fact in 27, and in 21 without.
-    """
-    vectors = embed([standalone] if standalone == message else [standalone, message])
-    midway: Vectors = vectors.mean(axis=0)
-    unit: Vectors = midway / np.linalg.norm(midway)
-    return unit
 
 
 def _about_itself(turn: Turn) -> RouteDecision | None:

@@ -1,9 +1,10 @@
 """A follow-up becomes a standalone question, without a language model.
 
-Only the last question is used, and only when the message leans on it: routing on whole histories is known
-to be worse, and an old topic must not leak into a new one. Words that give a follow-up away decide at once; for the
-rest a small logistic regression weighs how short the message is, how near it is to the last question, and how near by
-itself to what the desk knows: its passages, and what people say to its adapters, its workflows and out of scope.
+Only the last question and its answer are used, and only as far as the message leans on them: routing on whole histories
+is known to be worse, and an old topic must not leak into a new one. A small logistic regression weighs the words that
+give a follow-up away, how short it is, how near it is to the last question, and how near by itself to what the desk
+knows: its passages, and what people say to its adapters, its workflows and out of scope. Where it is unsure, both
+readings count (`chains/context.py`).
 """
 
 import math
@@ -17,11 +18,12 @@ from chains.turn import Exchange
 @dataclass(frozen=True, slots=True)
 class Closeness:
     """Cosines of a message: to the best passage that it finds by itself, to the nearest utterance that is no question
-    to the documents, and to the question before it."""
+    to the documents, and to the question before it; and the router's probability that by itself it is out of scope."""
 
     to_library: float
     to_utterances: float
     to_previous: float
+    stray: float
 
 
 Compare = Callable[[str, str], Closeness]
@@ -29,17 +31,19 @@ Compare = Callable[[str, str], Closeness]
 
 _OPENING = re.compile(
     r"^(?:(?:ok(?:ay)?|oh|hm+|ah|right|thanks|thank you|thx|cheers|a lot|very much|great|good|perfect|cool|nice|got it|"
-    r"understood|lol|sure|yes|no|and|or|but|so|also|then|what about|how about|what if|same for)\b[\s,.!:]*)+",
+    r"understood|lol|sure|wait|sorry|i mean|i meant|yes|no|and|or|but|so|also|then|what about|how about|what if|"
+    r"same for)\b[\s,.!:]*)+",
     re.IGNORECASE,
 )
 _CONTINUES = re.compile(r"\b(?:and|or|but|so|also|then|about|if|for|ok(?:ay)?|thanks|hm+)\b", re.IGNORECASE)
+_THIS = r"this(?! (?:morning|afternoon|evening|week|month|year|time))"
 _LEANS = re.compile(
-    r"\b(?:it|its|they|them|their|that|those|these|this|there|one|ones|same|instead|otherwise|else|again|too|"
+    rf"\b(?:it|its|they|them|their|that|those|these|{_THIS}|there|one|ones|same|instead|otherwise|else|again|too|"
     r"as well)\b",
     re.IGNORECASE,
 )
 _REFERS = re.compile(
-    r"\b(?:it|its|they|them|their|that|those|these|this|there|ones?|same|mine|he|him|his|she|her|hers|such|instead|"
+    rf"\b(?:it|its|they|them|their|that|those|these|{_THIS}|there|ones?|same|mine|he|him|his|she|her|hers|such|instead|"
     r"otherwise|else|either|neither|again|too|as well|though|tho|still|then)\b",
     re.IGNORECASE,
 )
@@ -50,9 +54,12 @@ _POINTS_INWARD = re.compile(
 )
 _NEW_SUBJECT = re.compile(
     r"\b(?:next|another|new|different|other|separate|unrelated) (?:thing|question|topic|subject|matter)\b|"
-    r"^\W*(?:(?:now|and|about|to) )*something else\s*[,.:]|\babout something else\b",
+    r"^\W*(?:(?:now|and|about|to) )*something else\s*[,.:]|\babout something else\b|"
+    r"\b(?:switch|chang)(?:e|ing) (?:the )?(?:topic|subject)s?\b",
     re.IGNORECASE,
 )
+_COLON = re.compile(r":(?!-?[)(DP])")
+"""Not that of a smile."""
 MOST_WORDS = 24
 _PREPOSITION = r"(?:on|in|at|for|from|with|to|by|of|during|after|before|without|as)"
 _PHRASE = re.compile(rf"^{_PREPOSITION}\b.*", re.IGNORECASE)
@@ -64,34 +71,77 @@ _SMALL = frozenset(
 )
 
 
-WEIGHTS = (-0.34, 0.87, 0.84, 3.55, -8.42, -7.33, 5.0, 7.06)
-"""Of `features`, and the bias last; `python -m evaluation follow-ups` fits them on development turns."""
-LIKELY = 0.43
-"""From this probability on a message is a follow-up: out of fold 73% of them are caught (46% by words alone) and 5% of
-the messages that stand alone mistaken. A small first letter would catch more, but only because the development
-follow-ups were typed so: with it, every short lower-case message went to the last question."""
+WEIGHTS = (-0.44, 1.21, 0.68, 1.44, -13.75, -5.02, 5.58, -3.37, 10.44)
+"""Of `features`, and the bias last; `python -m evaluation follow-ups` fits them on development turns. A small first
+letter would catch more, but only because many development follow-ups were typed so."""
+UNLIKELY, CERTAIN = 0.1, 0.6
+"""Probabilities of a follow-up: up to the first the conversation is left out, from the second on it counts in full.
+Between .05 and .2 for the one and .3 and .8 for the other, follow-ups that hold their fact change by five points and
+messages that stand alone by three (docs/log.md, 2026-11-25)."""
+SHOWN = 0.5
+"""From where on (of `Understood.follows`) a message is said to be understood as the condensed one."""
+ANSWER_WORDS = 60
+"""The words of the last answer that say where the conversation is: about its first quote."""
+_JOINT = " - "
+"""Between the last question and the new words. No colon: what stands before one may be taken for an order."""
 
 
-def condense(question: str, history: tuple[Exchange, ...], compare: Compare) -> str:
-    """The question as it would be asked without the conversation; itself when it needs nothing."""
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A message, and how it reads after what was said before.
+
+    `follows` in [0, 1] is how much the conversation counts, 0 for a message that stands alone. `condensed` is the
+    message with the last question, `place` the last question with its answer: where in the documents the conversation
+    is. `stray` is the probability that the message by itself is out of scope.
+    """
+
+    message: str
+    condensed: str
+    place: str
+    follows: float
+    stray: float = 0.0
+
+    @property
+    def standalone(self) -> str:
+        """The question as it would be asked without the conversation."""
+        return self.condensed if self.follows >= SHOWN else self.message
+
+
+def condense(question: str, history: tuple[Exchange, ...], compare: Compare) -> Understood:
+    """The message with what it needs of the conversation, which is nothing where it stands alone."""
     message = " ".join(question.split())
     if not history or not message or not can_follow(question):
-        return question.strip()
-    previous = history[-1].question.strip()
-    if not needs_history(message) and likelihood(features(message, compare(message, previous))) < LIKELY:
-        return question.strip()
-    tail = _OPENING.sub("", message).strip()
+        return Understood(question.strip(), question.strip(), "", 0.0)
+    previous = _last_question(history, compare)
+    closeness = compare(message, previous)
+    follows = weight_of(likelihood(features(message, closeness)))
+    if not follows:
+        return Understood(question.strip(), question.strip(), "", 0.0)
+    answer = " ".join(history[-1].answer.split()[:ANSWER_WORDS])
+    place = f"{previous} {answer}".strip()
+    return Understood(question.strip(), _joined(previous, message), place, follows, closeness.stray)
+
+
+def _last_question(history: tuple[Exchange, ...], compare: Compare) -> str:
+    """The last question, itself condensed with the one before it where whoever keeps the history has not done so."""
+    last = " ".join(history[-1].question.split())
+    return last if _JOINT in last else condense(last, history[-2:-1], compare).standalone
+
+
+def _joined(previous: str, message: str) -> str:
+    """The new words put in place of their like in the last question, or after it."""
+    tail = _OPENING.sub("", message).strip() or message
     phrase = tail.rstrip("?!. ")
-    swapped = _swap_phrase(previous, phrase) or _swap_name(previous, phrase)
-    if swapped:
-        return swapped
-    return f"{previous.rstrip('?!. ')}: {tail or message}"
+    first, *later = previous.rstrip("?!. ").split(_JOINT)
+    kept = _JOINT.join([first, *later[-1:]])
+    return _swap_phrase(kept, phrase) or _swap_name(kept, phrase) or f"{kept}{_JOINT}{tail}"
 
 
 def can_follow(question: str) -> bool:
     """Whether a message may be a follow-up at all: no ticket or list, no word of a new subject, more than thanks."""
     text = question.strip()
-    if "\n" in text or ":" in text or _NEW_SUBJECT.search(text) or not _OPENING.sub("", text):
+    tail = _OPENING.sub("", text)
+    if not tail or "\n" in text or _COLON.search(tail) or _NEW_SUBJECT.search(text):
         return False
     return len(_WORD.findall(text)) <= MOST_WORDS
 
@@ -106,6 +156,7 @@ def features(message: str, closeness: Closeness) -> tuple[float, ...]:
         closeness.to_library,
         closeness.to_utterances,
         closeness.to_previous,
+        closeness.stray,
     )
 
 
@@ -114,15 +165,9 @@ def likelihood(values: tuple[float, ...]) -> float:
     return 1 / (1 + math.exp(-sum(weight * value for weight, value in zip(WEIGHTS, (*values, 1.0), strict=True))))
 
 
-def needs_history(message: str) -> bool:
-    """Whether its words alone show that a message cannot be understood by itself: it opens as a continuation, or points
-    back and is short."""
-    content = _content(message)
-    if _continues(message) and len(content) <= 7:
-        return True
-    if _points_back(message) and len(content) <= 4:
-        return True
-    return len(_WORD.findall(message)) <= 3 and bool(_PHRASE.match(message))
+def weight_of(chance: float) -> float:
+    """How much the conversation counts, in [0, 1], at a probability of a follow-up."""
+    return min(1.0, max(0.0, (chance - UNLIKELY) / (CERTAIN - UNLIKELY)))
 
 
 def _continues(message: str) -> bool:
@@ -164,4 +209,4 @@ def _swap_name(previous: str, phrase: str) -> str | None:
     if not found or not re.fullmatch(r"[A-Z][a-z']+(?: [A-Z][a-z']+)?", phrase):
         return None
     last = found[-1]
-    return f"{previous[: last.start()]}{phrase}{previous[last.end() :]}"
+    return f"{previous[: last.start()]}{phrase}{previous[last.end() :]}".rstrip("?!. ") + "?"

@@ -65,9 +65,12 @@ def closest_documents(hits: Sequence[ScoredPassage]) -> tuple[RelatedDocument, .
 def quote_passages(
     prepared: Prepared, library: Library, most: int, offset: int = 0
 ) -> tuple[str, tuple[Citation, ...]]:
-    """An extractive answer's text and its verified citations; `offset` is where the text will stand."""
+    """An extractive answer's text and its verified citations; `offset` is where the text will stand.
+
+    What kind of answer is wanted, a number or steps, the message's own words say: not the question before it.
+    """
     quotes = choose_quotes(
-        prepared.standalone,
+        prepared.turn.question,
         prepared.found.hits,
         lambda text: coverage(prepared.found.term_weights, text),
         most,

@@ -61,7 +61,8 @@ def run_workflow(
     yield from say(opening)
     # A reply that quotes beside the point is worse than one that quotes nothing.
     strong = tuple(hit for hit in prepared.found.hits if hit.evidence >= DRAFT_EVIDENCE)
-    about = replace(prepared, standalone=ticket, found=replace(prepared.found, hits=strong))
+    turn = replace(prepared.turn, question=ticket)
+    about = replace(prepared, turn=turn, standalone=ticket, found=replace(prepared.found, hits=strong))
     quoted, citations = quote_passages(about, library, most=2, offset=len(opening)) if strong else ("", ())
     yield from say(quoted or _NO_PASSAGE)
     for citation in citations:

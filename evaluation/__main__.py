@@ -135,13 +135,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _follow_ups(board: "Switchboard") -> None:
-    from evaluation.follow_ups import measure_follow_ups
+    from chains.golden import read_golden
+    from evaluation.follow_ups import measure_rule, measure_stages
 
-    report = measure_follow_ups(board)
-    print(f"{report.follow_ups} follow-ups, {report.others} other messages; out of fold")
-    print(f"  words alone: {report.by_words[0]:.1%} caught, {report.by_words[1]:.1%} of the others mistaken")
-    print(f"  the rule:    {report.caught:.1%} caught, {report.mistaken:.1%} of the others mistaken")
-    print(f"WEIGHTS = {report.weights}\nLIKELY = {report.level}")
+    for kind, stages in measure_stages(board.assistant, read_golden(board.desk.chains.golden_dev)).items():
+        print(f"\n{kind} on the development turns that documents answer")
+        for stage, share in stages.items():
+            print(f"  {stage:32} {share}")
+    report = measure_rule(board)
+    print("\nthe rule, out of fold")
+    print(f"  {'follow-ups caught':32} {report.caught}")
+    print(f"  {'others mistaken for one':32} {report.mistaken}")
+    print(f"  {'others that it is unsure of':32} {report.touched}")
+    print(f"WEIGHTS = {report.weights}")
 
 
 def _people(value: str) -> int:

@@ -1,4 +1,5 @@
-"""Fits and measures the follow-up rule of `chains/condense.py` on the development turns, by cross-validation."""
+"""Fits the follow-up rule of `chains/condense.py` on the development turns, by cross-validation, and shows at which
+stage follow-ups are lost."""
 
 import random
 from collections.abc import Sequence
@@ -10,37 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.assembly import Switchboard
-from chains.condense import can_follow, features, needs_history
+from chains.assistant import Assistant
+from chains.condense import SHOWN, UNLIKELY, can_follow, features, weight_of
 from chains.golden import GoldenTurn, read_golden
-from chains.turn import Route
+from chains.turn import Answer, Finished, Retrieved, Route, Routed, Turn
 from desk.errors import DeskError
-from index.document import DESK_COLLECTION
+from evaluation.desk import Share, holds_facts, holds_gold
+from index.document import DESK_COLLECTION, ScoredPassage
 
 SEED = 20264
 FOLDS = 8
 ROUNDS = 5
-MOST_FALSE = 0.04
-"""Share of the messages that stand alone which may be taken for follow-ups when the level is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowUpReport:
-    """`caught`: follow-ups seen; `mistaken`: others taken for one; both out of fold, but at a level that was chosen on
-    the same rows. `by_words`: the same two shares of the words alone.
-
-    `weights` belong into `condense.WEIGHTS`, `level` into `condense.LIKELY`: they are the program's, for every desk.
+    """`caught`: follow-ups shown as one; `mistaken`: others shown as one; `touched`: others for which the conversation
+    counts at all; all out of fold. `weights` belong into `condense.WEIGHTS`: they are the program's, for every desk.
     """
 
-    follow_ups: int
-    others: int
-    caught: float
-    mistaken: float
-    by_words: tuple[float, float]
+    caught: Share
+    mistaken: Share
+    touched: Share
     weights: tuple[float, ...]
-    level: float
 
 
-def measure_follow_ups(board: Switchboard) -> FollowUpReport:
+def measure_rule(board: Switchboard) -> FollowUpReport:
     """Follow-ups and new subjects of the development turns, and its other turns as said after another question.
 
     Raises DeskError when there are fewer than FOLDS of either.
@@ -51,21 +47,71 @@ def measure_follow_ups(board: Switchboard) -> FollowUpReport:
     targets = np.array([follows for _, _, follows in cases])
     if min(targets.sum(), (~targets).sum()) < FOLDS:
         raise DeskError(f"{board.desk.chains.golden_dev} has fewer than {FOLDS} follow-ups, or other turns: add some.")
-    words = np.array([needs_history(message) for message, _, _ in cases])
     groups = np.unique([message for message, _, _ in cases], return_inverse=True)[1]
     chances = _out_of_fold(rows, targets, groups)
-    level = float(np.quantile(chances[~targets & ~words], 1 - MOST_FALSE))
-    taken = words | (chances >= level)
+    shown = np.array([weight_of(chance) >= SHOWN for chance in chances])
     weights, bias = _fit(rows, targets)
     return FollowUpReport(
-        follow_ups=int(targets.sum()),
-        others=int((~targets).sum()),
-        caught=float(taken[targets].mean()),
-        mistaken=float(taken[~targets].mean()),
-        by_words=(float(words[targets].mean()), float(words[~targets].mean())),
+        caught=_share(shown[targets]),
+        mistaken=_share(shown[~targets]),
+        touched=_share(chances[~targets] > UNLIKELY),
         weights=(*(round(float(weight), 2) for weight in weights), round(bias, 2)),
-        level=round(level, 2),
     )
+
+
+def measure_stages(assistant: Assistant, turns: Sequence[GoldenTurn]) -> dict[str, dict[str, Share]]:
+    """Per kind of turn with a history that documents answer, the share that is still right after each stage.
+
+    The rule was fitted on these turns: its weights are few, but see `measure_rule`.
+    """
+    told = [turn for turn in turns if turn.history and turn.passages]
+    kinds = {"follow-ups": True, "stand alone": False}
+    return {name: _stages(assistant, [turn for turn in told if turn.follow_up is kind]) for name, kind in kinds.items()}
+
+
+def _stages(assistant: Assistant, turns: Sequence[GoldenTurn]) -> dict[str, Share]:
+    stages: dict[str, list[bool]] = {}
+    for golden in turns:
+        routed, hits, answer = _as_routed(assistant, golden)
+        forced = _as_routed(assistant, golden, Route.RETRIEVAL)[2]
+        shown = routed is not None and routed.standalone != golden.question.strip()
+        reached = {
+            "taken for what it is": shown is golden.follow_up,
+            "passage in the first 5": holds_gold(hits[:5], golden),
+            "passage first": holds_gold(hits[:1], golden),
+            "fact quoted, Documents chosen": holds_facts(forced, golden),
+            "routed to the documents": routed is not None and routed.decision.route is Route.RETRIEVAL,
+            "fact quoted, as routed": holds_facts(answer, golden),
+        }
+        for stage, right in reached.items():
+            stages.setdefault(stage, []).append(right)
+    return {stage: _share(np.array(rights)) for stage, rights in stages.items()}
+
+
+def _as_routed(
+    assistant: Assistant, golden: GoldenTurn, route: Route | None = None
+) -> tuple[Routed | None, tuple[ScoredPassage, ...], Answer | None]:
+    """The decision, the hits and the answer of a turn; no answer where it goes to an adapter, which holds no fact of a
+    document."""
+    routed: Routed | None = None
+    hits: tuple[ScoredPassage, ...] = ()
+    for event in assistant.answer(Turn(golden.question, golden.exchanges, route=route)):
+        match event:
+            case Routed():
+                routed = event
+            case Retrieved(hits=found):
+                hits = found
+                if routed and routed.decision.route in (Route.ADAPTER, Route.BOTH):
+                    return routed, hits, None
+            case Finished(answer=answer):
+                return routed, hits, answer
+            case _:
+                pass
+    return routed, hits, None
+
+
+def _share(rights: NDArray[np.bool_]) -> Share:
+    return Share(int(rights.sum()), len(rights))
 
 
 def _cases(turns: Sequence[GoldenTurn]) -> list[tuple[str, str, bool]]:

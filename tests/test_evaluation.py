@@ -1,9 +1,12 @@
 """The measuring code on small data with known answers."""
 
+import pytest
+
 from app.assembly import Switchboard
+from chains.condense import WEIGHTS
 from chains.golden import GoldenTurn
-from evaluation.desk import Asked, measure_turns
-from evaluation.follow_ups import measure_follow_ups
+from evaluation.desk import Asked, Share, measure_turns
+from evaluation.follow_ups import measure_rule, measure_stages
 
 
 def test_only_turns_that_need_their_history_count_as_follow_ups() -> None:
@@ -22,8 +25,23 @@ def test_only_turns_that_need_their_history_count_as_follow_ups() -> None:
     assert measure_turns([turn(True), turn(False), turn(True)])["follow_up_fact"].total == 2
 
 
-def test_the_follow_up_rule_is_fitted_on_the_desk_and_beats_words_alone(board: Switchboard) -> None:
-    report = measure_follow_ups(board)
-    assert report.follow_ups >= 40 and report.others > report.follow_ups
-    assert report.caught > report.by_words[0] + 0.1
-    assert report.mistaken < 0.1
+@pytest.mark.slow
+def test_the_follow_up_rule_is_fitted_on_the_desk_and_tells_most_follow_ups_from_the_rest(board: Switchboard) -> None:
+    report = measure_rule(board)
+    assert report.caught.total >= 100 and report.mistaken.total > report.caught.total
+    assert report.caught.value > 0.8
+    assert report.mistaken.value < 0.15
+    assert len(report.weights) == len(WEIGHTS)
+
+
+def test_the_stages_of_a_follow_up_are_counted_over_the_turns_that_documents_answer(board: Switchboard) -> None:
+    past = {"question": "When is lunch served in Rotterdam?", "answer": "11:45-13:30"}
+    row = {"route": "retrieval", "history": [past], "facts": [["12:00-13:00"]]}
+    place = {"document": "documents/workplace/canteen-and-kitchens.md", "quote": "Hot lunch: 12:00-13:00"}
+    turns = [
+        GoldenTurn.model_validate(row | {"id": "a", "question": "and in Ghent?", "passages": [place]}),
+        GoldenTurn.model_validate(row | {"id": "b", "question": "and in Ghent?"}),
+    ]
+    stages = measure_stages(board.assistant, turns)
+    assert set(stages["follow-ups"].values()) == {Share(1, 1)}
+    assert stages["stand alone"] == {}
