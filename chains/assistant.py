@@ -280,17 +280,16 @@ def fit_router(
         return RouterInput(vector, *look_up(library, embedder.embed_queries, text, vector, settings.passages, readable))
 
     golden = fitting_turns(settings.golden_dev)
-    if golden:
-        asked = [turn.question.strip() for turn in golden]
-        asked_vectors = cached_vectors(asked, embedder.embed_queries, embedder.name, settings.state / "golden")
-        router.fit_evidence(
-            [
-                GoldenRoute(given(text, vector), turn.route, turn.refused)
-                for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
-            ]
-        )
-    else:
-        router.fit_utterances([given(utterances.texts[place], vectors[place]) for place in router.stand_ins])
+    asked = [turn.question.strip() for turn in golden]
+    folder = settings.state / "golden"
+    asked_vectors = cached_vectors(asked, embedder.embed_queries, embedder.name, folder) if golden else ()
+    router.fit_evidence(
+        [
+            GoldenRoute(given(text, vector), turn.route, turn.refused)
+            for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
+        ],
+        lambda place: given(utterances.texts[place], vectors[place]),
+    )
     return router
 
 

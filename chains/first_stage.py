@@ -65,14 +65,16 @@ class FirstStage:
         self.labels = sorted(set(utterances.labels), key=lambda label: (label.route, label.name or ""))
         owners = np.array([self.labels.index(label) for label in utterances.labels], dtype=np.int64)
         self._members = {route: [i for i, label in enumerate(self.labels) if label.route is route] for route in Route}
-        self.stand_ins = _spread(self._rows_of(owners))
-        self._stand_in_labels = owners[self.stand_ins]
+        self._stand_ins = _spread(self._rows_of(owners))
+        self._stand_in_labels = owners[self._stand_ins]
         self._fit(vectors, owners, folder)
         self._rows = self._rows_of(self._kernel.owners)
 
     @property
-    def stand_in_routes(self) -> list[Route]:
-        return [self.labels[label].route for label in self._stand_in_labels]
+    def stand_ins(self) -> dict[int, Route]:
+        """The utterances that are scored by kernels that never saw them, by their places among all."""
+        routes = [self.labels[label].route for label in self._stand_in_labels]
+        return dict(zip(self._stand_ins.tolist(), routes, strict=True))
 
     def read(self, given: RouterInput) -> Read:
         cosines = cosines_to(self._kernel.points, given.vector)
@@ -83,10 +85,10 @@ class FirstStage:
         return Read(values, row, np.array([*row[LIBRARY][:3], np.log(stray + 1e-4), near]))
 
     def unseen_row(self, place: int, given: RouterInput) -> Numbers:
-        """The row of one of `stand_ins`, by its place there, scored by a kernel that never saw it."""
+        """The row of one of `stand_ins`, scored by a kernel that never saw it."""
         cosines = cosines_to(self._kernel.points, given.vector)
         apart = np.where(cosines > 1 - 1e-4, np.float32(-1), cosines)  # all but itself
-        return self._row(given, self._unseen[place], apart)
+        return self._row(given, self._unseen[self._stand_ins == place][0], apart)
 
     def route_probabilities(self, read: Read) -> dict[Route, float]:
         """How likely each route is by the scores alone."""
@@ -121,13 +123,13 @@ class FirstStage:
 
         def fit() -> Arrays:
             kernel = fit_kernel(vectors, owners)
-            unseen = score_unseen(vectors, owners, self.stand_ins)
+            unseen = score_unseen(vectors, owners, self._stand_ins)
             return {"points": kernel.points, "owners": kernel.owners, "weights": kernel.weights, "unseen": unseen}
 
         arrays = kept(folder, "router", made_from, fit) if folder else fit()
         self._kernel = Kernel(arrays["points"], arrays["owners"], arrays["weights"])
         self._unseen: Vectors = arrays["unseen"]
-        enough = len(self.stand_ins) >= FOLDS * len(self.labels)
+        enough = len(self._stand_ins) >= FOLDS * len(self.labels)
         self._sharpness = fit_sharpness([self._unseen], [self._stand_in_labels]) if enough else SHARPNESS
 
     def _row(self, given: RouterInput, values: Vectors, cosines: Vectors) -> Numbers:

@@ -3,11 +3,11 @@
 Two stages. The first (`chains/first_stage.py`) scores a question's vector for documents, each adapter, each workflow
 and out of scope. The second weighs these scores with evidence from the search (how good is the best passage, do the
 question's rare terms occur?), from the adapters and the desk's other utterances (how near are they?) and from the
-message's form; it is fitted on the development half of the desk's golden turns, and on held-out utterances where a
-desk has none. What it says are probabilities; a level on that of "out of scope" keeps the recall that the desk states.
+message's form; it is fitted on the development half of the desk's golden turns, and on held-out utterances where there
+are too few. What it says are probabilities; a level on that of "out of scope" keeps the recall that the desk states.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from desk.config import RoutingSettings
 from index.document import SearchResult
 
 Vectors = NDArray[np.float32]
+StandIn = Callable[[int], RouterInput]
 
 __all__ = [
     "GoldenRoute",
@@ -76,33 +77,30 @@ class Router:
     def adapters(self) -> tuple[str, ...]:
         return tuple(label.name for label in self._first.labels if label.route is Route.ADAPTER and label.name)
 
-    @property
-    def stand_ins(self) -> tuple[int, ...]:
-        """Places of the utterances that `fit_utterances` takes."""
-        return tuple(self._first.stand_ins.tolist())
+    def fit_evidence(self, golden: Sequence[GoldenRoute], stand_in: StandIn | None = None) -> None:
+        """Fits the second stage on development turns; with fewer than three routes, does nothing.
 
-    def fit_evidence(self, golden: Sequence[GoldenRoute]) -> None:
-        """Fits the second stage on development turns; with fewer than three routes among them, does nothing."""
-        if len({example.route for example in golden}) < 3:
-            return
+        For a route with fewer than FOLDS of them, utterances stand in, each scored by a first stage that never saw
+        it: `stand_in` tells what is found for one, by its place among all. So a desk without golden turns is fitted
+        too, and a workflow that no turn knows yet is not ruled out.
+        """
         read = [self._first.read(example.given) for example in golden]
         routes = [example.route for example in golden]
-        self._fit_second(np.stack([one.row for one in read]), routes, [example.given.found for example in golden])
-        rows = np.stack([one.support for one in read])
-        asked = np.isin(routes, [Route.RETRIEVAL, Route.NONE])
-        answered = np.array([example.route is Route.RETRIEVAL and not example.refused for example in golden])
-        self._support = fit_support(rows[asked], answered[asked])
-
-    def fit_utterances(self, given: Sequence[RouterInput]) -> None:
-        """Fits the second stage on what was found for each of `stand_ins`: for a desk without golden turns.
-
-        Each is scored by a first stage that never saw it. With fewer than three routes, does nothing.
-        """
-        routes = self._first.stand_in_routes
+        rows, found = [one.row for one in read], [example.given.found for example in golden]
+        few = {route for route in Route if routes.count(route) < FOLDS}
+        for place, route in self._first.stand_ins.items() if stand_in else ():
+            if route in few and stand_in:
+                given = stand_in(place)
+                rows.append(self._first.unseen_row(place, given))
+                routes.append(route)
+                found.append(given.found)
         if len(set(routes)) < 3:
             return
-        rows = [self._first.unseen_row(place, one) for place, one in enumerate(given)]
-        self._fit_second(np.stack(rows), routes, [one.found for one in given])
+        self._fit_second(np.stack(rows), routes, found)
+        if golden:
+            asked = [example.route in (Route.RETRIEVAL, Route.NONE) for example in golden]
+            answered = np.array([example.route is Route.RETRIEVAL and not example.refused for example in golden])
+            self._support = fit_support(np.stack([one.support for one in read])[asked], answered[asked])
 
     def decide(self, given: RouterInput) -> RouteDecision:
         """The route, with its probabilities and the reason in words. A choice of the sender always wins."""

@@ -1,6 +1,6 @@
 """The router on small hand-made utterances with a hash embedder: what decides, and who wins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -219,16 +219,31 @@ def test_declining_is_never_offered_as_a_way_to_answer() -> None:
         assert other is None or other.route is not Route.NONE
 
 
+def stand_in(rows: dict[Label, list[str]]) -> Callable[[int], RouterInput]:
+    """What the library says of an utterance: documents answer those of retrieval alone."""
+    known = utterances(rows)
+
+    def found(place: int) -> RouterInput:
+        return given(known.texts[place], STRONG if known.labels[place].route is Route.RETRIEVAL else WEAK)
+
+    return found
+
+
+def test_a_route_that_no_golden_turn_knows_is_not_ruled_out() -> None:
+    known = [turn for turn in golden() * 2 if turn.route is not Route.BOTH]
+    without, fitted = router(), router()
+    without.fit_evidence(known)
+    fitted.fit_evidence(known, stand_in(ROWS))
+    assert without.decide(given("please sort ticket")).probabilities[Route.BOTH] == 0.0
+    assert fitted.decide(given("please sort ticket")).workflow == "triage"
+    assert fitted.decide(given("my screen flickers")).adapter == "devices"
+
+
 def test_a_desk_without_golden_turns_learns_from_its_utterances_what_the_library_means() -> None:
     """Words alone say out of scope; that documents answer all examples of retrieval, and none else, outweighs them."""
     rows = {label: [f"{text} {number}" for text in texts for number in range(5)] for label, texts in ROWS.items()}
     fitted = router(rows)
-    labels = [fitted_label for fitted_label, texts in rows.items() for _ in texts]
-    texts = [text for texts in rows.values() for text in texts]
-    places = fitted.stand_ins
-    assert {labels[place].route for place in places} == set(Route)
-    strong = [STRONG if labels[place].route is Route.RETRIEVAL else WEAK for place in places]
-    fitted.fit_utterances([given(texts[place], found) for place, found in zip(places, strong, strict=True)])
+    fitted.fit_evidence([], stand_in(rows))
     plain = fitted.decide(given("days of soup", WEAK)).probabilities[Route.RETRIEVAL]
     assert fitted.decide(given("days of soup", STRONG)).probabilities[Route.RETRIEVAL] > plain + 0.2
     assert fitted.decide(given("screen flickers", WEAK)).adapter == "devices"
@@ -265,7 +280,7 @@ def test_the_fit_is_kept_by_what_it_was_fitted_on(tmp_path: Path) -> None:
 
 def test_a_desk_with_one_utterance_of_each_kind_has_a_router() -> None:
     tiny = router({Label(Route.RETRIEVAL): ["where is it"], Label(Route.NONE): ["tell me a joke"]})
-    tiny.fit_utterances([given("where is it", STRONG), given("tell me a joke")])
+    tiny.fit_evidence([], lambda place: given("where is it", STRONG) if place == 0 else given("tell me a joke"))
     assert tiny.decide(given("where is it", STRONG)).route is Route.RETRIEVAL
     assert tiny.decide(given("a joke")).route is Route.NONE
 
