@@ -72,8 +72,8 @@ def about(facts: Facts) -> str:
         lines += ["", "You could ask, for example:", *(f"- {example}" for example in facts.examples[:4])]
     lines += [
         "",
-        f"Models: {facts.base} (advice and fields), {facts.embedder} (search). I look nothing up on the web, and "
-        "say so when I do not find an answer.",
+        f"Models: {facts.base} (advice and fields), {facts.embedder.partition('@')[0]} (search). I look nothing up on "
+        "the web, and say so when I do not find an answer.",
     ]
     if facts.contact:
         lines.append(f"A person can help too: {facts.contact}")

@@ -160,7 +160,7 @@ def test_a_question_about_the_assistant_gets_its_own_answer(board: Switchboard, 
     assert answer.decision.own and not answer.refused and answer.decision.route is Route.NONE
     for words in (board.desk.app.title, board.desk.app.examples[0], "it-support", board.engine.base.name, "a program"):
         assert words in answer.text
-    assert f"{board.library.counts(frozenset({'desk'}))['desk']} of the desk, 1 that you added" in answer.text
+    assert f"{len(board.library.documents(frozenset({'desk'})))} of the desk, 1 that you added" in answer.text
     assert "About me:" in render.badge(answer.decision, message, message)
 
 
