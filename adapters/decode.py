@@ -6,6 +6,7 @@ forward pass, so that the engine decides who is next and can stop between any tw
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,16 @@ MIN_PROMPT_SHARE = 0.5
 ROWS_AT_ONCE = 32
 """Prompts that `greedy_answers` decodes side by side."""
 
+OPENING_TOKENS = 10
+"""The first tokens of an answer decide which one it is; the rest of a learnt answer follows almost by itself."""
+
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+
+
+def confidence(logprobs: Sequence[float]) -> float:
+    """How sure a model was of its answer, in (0, 1]: the geometric mean of its first tokens' probabilities."""
+    opening = logprobs[:OPENING_TOKENS]
+    return math.exp(sum(opening) / len(opening)) if opening else 0.0
 
 
 def greedy_answers(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_new_tokens: int) -> list[str]:

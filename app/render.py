@@ -17,12 +17,10 @@ ROUTE_WORDS: Mapping[Route, str] = {
 }
 
 
-def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
-    """The route and why, in words; and how a follow-up was understood."""
-    html = (
-        f'<div class="sb-badge sb-{decision.route.value}">'
-        f"<b>{ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
-    )
+def badge(decision: RouteDecision, standalone: str, asked: str, unsure: bool = False) -> str:
+    """The route and why, in words; and how a follow-up was understood. `unsure`: the sender is asked to choose."""
+    kind, word = ("none", "Which one") if unsure else (decision.route.value, ROUTE_WORDS[decision.route])
+    html = f'<div class="sb-badge sb-{kind}"><b>{word}:</b> {escape(decision.reason)}</div>'
     if standalone.strip() != asked.strip():
         html += f'<div class="sb-understood">Understood as: {escape(standalone)}</div>'
     return html
@@ -45,6 +43,16 @@ def answer_text(
         html += _lines(text[position:place]) + piece
         position = place
     return f'<div class="sb-text">{html}{_lines(text[position:])}</div>'
+
+
+def section(heading: str, html: str) -> str:
+    """The answer to one of several parts, under its heading."""
+    return f'<section class="sb-section"><h3 class="sb-part">{_lines(heading)}</h3>{html}</section>'
+
+
+def asked_part(heading: str, standalone: str) -> str:
+    """What was typed of a part, where its heading quotes it."""
+    return heading.strip("“”") if heading.startswith("“") else standalone
 
 
 def fields_table(fields: Mapping[str, str], titles: Mapping[str, str]) -> str:
@@ -192,8 +200,13 @@ def _shorten(text: str, most: int) -> str:
 
 
 def rendered(answer: Answer, asked: str, turn: int, titles: Mapping[str, str]) -> str:
-    """A finished answer as it stands in the conversation."""
-    html = badge(answer.decision, answer.standalone, asked)
+    """A finished answer as it stands in the conversation; of several parts each has a heading and a badge."""
+    if answer.parts:
+        return "".join(
+            section(part.heading, rendered(part, asked_part(part.heading, part.standalone), turn, titles))
+            for part in answer.parts
+        )
+    html = badge(answer.decision, answer.standalone, asked, bool(answer.clarify))
     if answer.fields is not None:
         html += fields_table(answer.fields, titles)
     return html + answer_text(answer.text, answer.citations, turn, answer.unsupported)

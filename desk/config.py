@@ -31,6 +31,7 @@ DEFAULT_DESK = ROOT / "desks" / "helpdesk"
 EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
+WhenAmbiguous = Literal["ask", "both"]
 _NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url"})
 """Keys whose bad values are not repeated: a secret may have been written there by mistake."""
 
@@ -72,6 +73,7 @@ class DeskFile(Edge):
     index: IndexFile = IndexFile()
     collections: dict[str, CollectionFile] = Field(default={})
     limits: LimitsFile = LimitsFile()
+    when_ambiguous: WhenAmbiguous = "ask"
     connectors: tuple[AnyConnector, ...] = ()
 
 
@@ -173,6 +175,7 @@ class ChainSettings:
     state: Path
     passages: int
     question_chars: int
+    when_ambiguous: WhenAmbiguous = "ask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             state=state / "router",
             passages=file.index.passages,
             question_chars=file.limits.question_chars,
+            when_ambiguous=file.when_ambiguous,
         ),
         app=AppSettings(
             title=file.title,
