@@ -224,7 +224,8 @@ class Assistant:
         return answer_from_documents(prepared, self.library, self.library.embedder.embed, reader, self.settings.contact)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
-        return answer_from_adapter(prepared, self._model)
+        least = {info.name: info.least_confidence for info in self.engine.adapters}.get(prepared.decision.adapter or "")
+        return answer_from_adapter(prepared, self._model, least, self._documents, self.settings.contact)
 
     def _workflow(self, prepared: Prepared) -> Iterator[Event | Draft]:
         workflow = self.settings.workflows[prepared.decision.workflow or ""]
