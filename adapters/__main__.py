@@ -1,4 +1,4 @@
-"""`python -m adapters list | train NAME | pretrain | evaluate NAME`: the models' command line."""
+"""`python -m adapters list | train NAME | pretrain | evaluate NAME | calibrate NAME`: the models' command line."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": _train,
         "pretrain": _pretrain,
         "evaluate": _evaluate,
+        "calibrate": _calibrate,
     }
     try:
         commands[options.command](load_desk(options.desk), options)
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "Score an adapter on its eval.jsonl, which it never saw.")
     evaluate.add_argument("name", metavar="NAME")
     evaluate.add_argument("--no-adapter", action="store_true", help="ask the bare base instead")
+    calibrate = command("calibrate", "Choose below which confidence an adapter's answers are not given.")
+    calibrate.add_argument("name", metavar="NAME")
     return parser
 
 
@@ -159,6 +163,34 @@ def _evaluate(desk: Desk, options: argparse.Namespace) -> None:
         return
     for name, value in scores.items():
         print(f"{name:20} {value:.3f}" if not value.is_integer() or value <= 1 else f"{name:20} {value:.0f}")
+
+
+def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
+    """On the validation rows of train.jsonl, which training leaves out; the level is written into the manifest."""
+    from adapters.config import AdapterManifest, TrainingSettings, read_manifest, write_manifest
+    from adapters.dataset import dataset_hash, read_examples, split
+    from adapters.evaluate import calibrate, load_adapter
+    from adapters.registry import MANIFEST_FILE, weights_folder
+
+    if _adapter_file(desk, options.name).task != "answers":
+        raise DatasetError(f"{options.name} fills fields: only adapters that answer have a confidence.")
+    examples = read_examples(desk.adapters.shipped / options.name / "train.jsonl")
+    decoder = load_adapter(desk.adapters, options.name)
+    path = weights_folder(desk.adapters, options.name) / MANIFEST_FILE
+    manifest = read_manifest(path, AdapterManifest)
+    if manifest.dataset_hash != dataset_hash(examples):
+        raise DatasetError(f"train.jsonl of {options.name} has changed since it was trained: train it again first.")
+    training = TrainingSettings.model_validate(manifest.settings)
+    validation = split(examples, training.validation, training.seed)[1]
+    found = calibrate(decoder, options.name, validation, training.max_tokens)
+    write_manifest(path, manifest.model_copy(update={"least_confidence": found.level}))
+    if options.json:
+        print(json.dumps({"type": "calibrated", "adapter": options.name, "rows": len(validation), **asdict(found)}))
+        return
+    print(
+        f"{options.name}: an answer needs a confidence of {found.level:.3f}; of {len(validation)} validation rows "
+        f"{found.wrong_below:.0%} of the wrong answers and {found.right_below:.0%} of the right ones are below."
+    )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,10 @@ class BaseManifest(_Edge):
 
 
 class AdapterManifest(_Edge):
-    """manifest.json beside an adapter's weights: the contract that the registry checks."""
+    """manifest.json beside an adapter's weights: the contract that the registry checks.
+
+    An answer of less confidence than `least_confidence` is better not given (`python -m adapters calibrate`).
+    """
 
     name: str = Field(pattern=rf"^{NAME_PATTERN}$")
     title: str
@@ -94,6 +97,7 @@ class AdapterManifest(_Edge):
     dataset_hash: str
     capabilities: tuple[Capability, ...]
     scores: dict[str, float] = {}
+    least_confidence: float | None = Field(default=None, ge=0, le=1)
     settings: dict[str, Any] = {}
 
 

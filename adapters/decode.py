@@ -6,8 +6,10 @@ forward pass, so that the engine decides who is next and can stop between any tw
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from adapters.base import load_base, quiet
@@ -21,18 +23,48 @@ MIN_PROMPT_SHARE = 0.5
 """At least this share of the window is the prompt's, whatever length of answer is asked for."""
 
 ROWS_AT_ONCE = 32
-"""Prompts that `greedy_answers` decodes side by side."""
+"""Prompts that `greedy_replies` decodes side by side."""
+
+OPENING_TOKENS = 10
+"""The first tokens of an answer decide which one it is; the rest of a learnt answer follows almost by itself."""
 
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
-def greedy_answers(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+def confidence(logprobs: Sequence[float]) -> float:
+    """How sure a model was of its answer, in (0, 1]: the geometric mean of its first tokens' probabilities.
+
+    On it-support's 251 validation rows it tells right from wrong with an AUROC of .870; the mean over all tokens does
+    with .817, the smallest probability with .837.
+    """
+    opening = logprobs[:OPENING_TOKENS]
+    return math.exp(sum(opening) / len(opening)) if opening else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer and how sure the model was of it (`confidence`)."""
+
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The text that one decoding step made certain, which may be "", and its token's log-probability, if it had one."""
+
+    text: str
+    logprob: float | None = None
+
+
+def greedy_replies(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_new_tokens: int) -> list[Reply]:
     """The whole greedy answer to each prompt (token ids that end where the reply opens), in batches: for scoring, where
     nobody waits for a first word."""
     import torch
+    from transformers import LogitsProcessorList
 
     stop = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
-    answers = [""] * len(rows)
+    replies = [Reply("", 0.0)] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     for start in range(0, len(rows), ROWS_AT_ONCE):
         places = by_length[start : start + ROWS_AT_ONCE]
@@ -41,6 +73,12 @@ def greedy_answers(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_ne
         # Padded on the left, so that every row goes on where its prompt ends.
         padded = torch.tensor([[stop[0]] * (width - len(ids)) + ids for ids in batch], device=model.device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=model.device)
+        best: list[list[float]] = []
+
+        def note(_: Any, scores: Any, best: list[list[float]] = best) -> Any:
+            best.append(scores.float().log_softmax(-1).amax(-1).tolist())
+            return scores
+
         with torch.inference_mode():
             output = model.generate(
                 input_ids=padded,
@@ -49,11 +87,13 @@ def greedy_answers(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_ne
                 do_sample=False,
                 eos_token_id=stop,
                 pad_token_id=stop[0],
+                logits_processor=LogitsProcessorList([note]),
             )
-        for place, ids in zip(places, output[:, width:].tolist(), strict=True):
+        for row, (place, ids) in enumerate(zip(places, output[:, width:].tolist(), strict=True)):
             end = next((at for at, token in enumerate(ids) if token in stop), len(ids))
-            answers[place] = tokenizer.decode(ids[:end])
-    return answers
+            logprobs = [step[row] for step in best[:end]]
+            replies[place] = Reply(tokenizer.decode(ids[:end]), confidence(logprobs))
+    return replies
 
 
 class TextStream:
@@ -147,24 +187,25 @@ class Decoder:
                 self._model.set_adapter(name)
                 yield
 
-    def generate(self, messages: Sequence[Message], max_new_tokens: int) -> Generator[str | None, None, None]:
-        """Yields after every step the text that became certain, which may be ""."""
+    def generate(self, messages: Sequence[Message], max_new_tokens: int) -> Generator[Step, None, None]:
+        """Yields after every step."""
         ids, limit = self._prompt(messages, max_new_tokens)
         cache = self._new_cache()
         text = TextStream(self._tokenizer)
         for _ in range(limit):
-            token = int(self._forward(ids, cache).argmax())
+            scores = self._forward(ids, cache)
+            token = int(scores.argmax())
             if token in self._stop:
                 break
             ids = [token]
-            yield text.add(token)
-        yield text.rest()
+            yield Step(text.add(token), float(scores.float().log_softmax(-1)[token]))
+        yield Step(text.rest())
 
-    def answers(self, prompts: Sequence[str], adapter: str | None, max_new_tokens: int) -> list[str]:
+    def replies(self, prompts: Sequence[str], adapter: str | None, max_new_tokens: int) -> list[Reply]:
         """The whole answer to each prompt, decoded side by side; what is too long is cut as it is when serving."""
         rows = [self._prompt([Message("user", prompt)], max_new_tokens)[0] for prompt in prompts]
         with self.adapter(adapter):
-            return greedy_answers(self._model, self._tokenizer, rows, max_new_tokens)
+            return greedy_replies(self._model, self._tokenizer, rows, max_new_tokens)
 
     def fill(
         self, messages: Sequence[Message], choices: Mapping[str, Sequence[str]]

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 from adapters.base import read_base_manifest
 from adapters.config import BaseManifest
-from adapters.decode import Decoder
+from adapters.decode import Decoder, Step
 from adapters.errors import AdapterError, EngineError, ModelError
 from adapters.prompts import Message
 from adapters.registry import AdapterInfo, find_adapters
 from desk.config import AdapterSettings
 
-__all__ = ["AdapterInfo", "Engine", "Message"]
+__all__ = ["AdapterInfo", "Engine", "Message", "Stream"]
 
 TURN_STEPS = 8
 """Decoding steps of one request before the next has its turn."""
@@ -32,16 +32,39 @@ WAITING_JOBS = 256
 """Requests that may wait before new ones are refused."""
 
 
+_Job = Generator[Step | str | None, None, None]
+
+
 @dataclass(slots=True)
 class _Request:
-    """What a caller wants, and the queue through which it gets text, an error or the end (None)."""
+    """What a caller wants, and the queue through which it gets steps or values, an error or the end (None)."""
 
     messages: tuple[Message, ...]
     adapter: str | None
     max_new_tokens: int
     choices: Mapping[str, Sequence[str]] | None = None
-    out: "queue.SimpleQueue[str | Exception | None]" = field(default_factory=queue.SimpleQueue)
+    out: "queue.SimpleQueue[Step | str | Exception | None]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Stream(Iterator[str]):
+    """Pieces of one answer. `logprobs` are those of the tokens so far; `close` cancels what is still to come."""
+
+    def __init__(self, steps: Generator[Step | str, None, None]) -> None:
+        self._steps = steps
+        self.logprobs: list[float] = []
+
+    def __next__(self) -> str:
+        while True:
+            step = next(self._steps)
+            assert isinstance(step, Step), "fields are filled, not streamed"
+            if step.logprob is not None:
+                self.logprobs.append(step.logprob)
+            if step.text:
+                return step.text
+
+    def close(self) -> None:
+        self._steps.close()
 
 
 class Engine:
@@ -79,9 +102,7 @@ class Engine:
             raise self._error
         return ready
 
-    def stream(
-        self, messages: Sequence[Message], adapter: str | None, *, max_new_tokens: int | None = None
-    ) -> Iterator[str]:
+    def stream(self, messages: Sequence[Message], adapter: str | None, *, max_new_tokens: int | None = None) -> Stream:
         """Pieces of the greedy answer; closing the iterator cancels. `adapter` None is the base alone.
 
         Raises AdapterError for an unknown adapter, EngineError when the engine is stopped or full.
@@ -89,7 +110,7 @@ class Engine:
         limit = self._settings.answer_tokens if max_new_tokens is None else max_new_tokens
         request = _Request(tuple(messages), adapter, limit)
         self._submit(request)
-        return self._pieces(request)
+        return Stream(self._pieces(request))
 
     def fill(self, messages: Sequence[Message], adapter: str, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """A value for every field, in order, each one of the field's choices."""
@@ -99,7 +120,7 @@ class Engine:
         fields = {name: tuple(values) for name, values in choices.items()}
         request = _Request(tuple(messages), adapter, 1, fields)
         self._submit(request)
-        values = list(self._pieces(request))
+        values = map(str, self._pieces(request))
         return dict(zip(fields, values, strict=True))
 
     def close(self) -> None:
@@ -130,7 +151,7 @@ class Engine:
         if self._stopped.is_set() or not self._thread.is_alive():
             raise EngineError("The engine has stopped: restart the app.")
 
-    def _pieces(self, request: _Request) -> Iterator[str]:
+    def _pieces(self, request: _Request) -> Generator[Step | str, None, None]:
         try:
             while True:
                 try:
@@ -150,7 +171,7 @@ class Engine:
 
     def _own(self) -> None:
         """The owner thread: loads, then serves until closed. Whatever it raises reaches every caller."""
-        jobs: deque[tuple[_Request, Generator[str | None, None, None]]] = deque()
+        jobs: deque[tuple[_Request, _Job]] = deque()
         try:
             decoder = Decoder(self._settings)
             refused = decoder.attach(self._found)
@@ -169,7 +190,7 @@ class Engine:
             self._ready.set()
             self._release(jobs)
 
-    def _admit(self, decoder: Decoder, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]) -> None:
+    def _admit(self, decoder: Decoder, jobs: deque[tuple[_Request, _Job]]) -> None:
         """Takes waiting requests in; without any job it waits for one."""
         while len(jobs) < ACTIVE_JOBS:
             try:
@@ -178,13 +199,14 @@ class Engine:
                 return
             if request is None:
                 return
+            job: _Job
             if request.choices is None:
                 job = decoder.generate(request.messages, request.max_new_tokens)
             else:
                 job = decoder.fill(request.messages, request.choices)
             jobs.append((request, job))
 
-    def _turn(self, decoder: Decoder, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]) -> None:
+    def _turn(self, decoder: Decoder, jobs: deque[tuple[_Request, _Job]]) -> None:
         """A few steps of the first job, which then goes to the end of the row unless it is done."""
         request, job = jobs.popleft()
         try:
@@ -203,7 +225,7 @@ class Engine:
         else:
             jobs.append((request, job))
 
-    def _release(self, jobs: deque[tuple[_Request, Generator[str | None, None, None]]]) -> None:
+    def _release(self, jobs: deque[tuple[_Request, _Job]]) -> None:
         stopped = EngineError("The engine has stopped: restart the app.")
         for request, _ in jobs:
             request.out.put(stopped)

@@ -3,14 +3,19 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from adapters.base import read_base_manifest
 from adapters.dataset import Example
 from adapters.decode import Decoder
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, DatasetError
 from adapters.prompts import Message
 from adapters.registry import find_adapters
 from desk.config import AdapterSettings
+
+LOST = 0.05
+"""Share of the right answers that may be given up for the wrong ones that are not given either."""
+LEAST_ROWS = 40
 
 
 def load_adapter(settings: AdapterSettings, name: str) -> Decoder:
@@ -29,7 +34,7 @@ def answer_scores(
     decoder: Decoder, adapter: str | None, examples: Sequence[Example], max_new_tokens: int
 ) -> dict[str, float]:
     """`exact`: share of answers equal to the completion; `known`: share equal to any completion of the rows."""
-    answers = decoder.answers([row.prompt for row in examples], adapter, max_new_tokens)
+    answers = [reply.text for reply in decoder.replies([row.prompt for row in examples], adapter, max_new_tokens)]
     known = {row.completion for row in examples}
     right = sum(answer == row.completion for answer, row in zip(answers, examples, strict=True))
     return {
@@ -37,6 +42,37 @@ def answer_scores(
         "exact": right / len(examples),
         "known": sum(answer in known for answer in answers) / len(examples),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """`level`: answers of less confidence are better not given; shares of the right and of the wrong ones below it."""
+
+    level: float
+    right_below: float
+    wrong_below: float
+
+
+def calibrate(decoder: Decoder, adapter: str, examples: Sequence[Example], max_new_tokens: int) -> Calibration:
+    """The level at which LOST of the right answers to these rows, which training never saw, are given up.
+
+    Raises DatasetError when fewer than LEAST_ROWS of them are answered right: a level would be chance.
+    """
+    replies = decoder.replies([row.prompt for row in examples], adapter, max_new_tokens)
+    judged = [(reply.confidence, reply.text == row.completion) for reply, row in zip(replies, examples, strict=True)]
+    right = sorted(sure for sure, correct in judged if correct)
+    wrong = [sure for sure, correct in judged if not correct]
+    if len(right) < LEAST_ROWS:
+        raise DatasetError(
+            f"Only {len(right)} of {len(examples)} validation rows of {adapter} are answered right, and a level needs "
+            f"{LEAST_ROWS}: add rows to train.jsonl, or raise training.validation in adapter.yaml and train again."
+        )
+    level = round(right[int(LOST * len(right))], 4)
+    return Calibration(level, _below(right, level), _below(wrong, level))
+
+
+def _below(values: Sequence[float], level: float) -> float:
+    return sum(value < level for value in values) / len(values) if values else 0.0
 
 
 def field_scores(

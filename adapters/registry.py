@@ -20,6 +20,7 @@ from adapters.config import (
     read_manifest,
 )
 from adapters.errors import AdapterError
+from desk.config import AdapterSettings
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -35,6 +36,7 @@ class AdapterInfo:
     domain: str
     version: int
     capabilities: frozenset[str]
+    least_confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,14 @@ class FoundAdapter:
             domain=manifest.domain,
             version=manifest.version,
             capabilities=frozenset(manifest.capabilities),
+            least_confidence=manifest.least_confidence,
         )
+
+
+def weights_folder(settings: AdapterSettings, name: str) -> Path:
+    """Where the weights of that adapter are that serve: trained ones win over those that ship."""
+    trained = settings.trained / name
+    return trained if trained.is_dir() else settings.shipped / name / "weights"
 
 
 def find_adapters(shipped: Path, trained: Path, base: BaseManifest) -> tuple[list[FoundAdapter], list[str]]:

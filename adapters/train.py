@@ -22,7 +22,7 @@ from adapters.config import (
     write_manifest,
 )
 from adapters.dataset import Example, dataset_hash, split, token_rows
-from adapters.decode import greedy_answers
+from adapters.decode import greedy_replies
 from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing
 from adapters.prompts import Message, encode_chat
@@ -119,8 +119,8 @@ def run_sft(model: Any, tokenizer: Any, examples: list[Example], settings: Train
 def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens: int) -> float:
     """Share of the examples whose greedy answer is exactly their completion."""
     prompts = [encode_chat(tokenizer, [Message("user", row.prompt)], open_reply=True) for row in examples]
-    answers = greedy_answers(model, tokenizer, prompts, max_tokens)
-    return sum(answer == row.completion for answer, row in zip(answers, examples, strict=True)) / len(examples)
+    replies = greedy_replies(model, tokenizer, prompts, max_tokens)
+    return sum(reply.text == row.completion for reply, row in zip(replies, examples, strict=True)) / len(examples)
 
 
 def save_adapter(

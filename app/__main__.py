@@ -111,14 +111,21 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _print_answer(event: "object") -> None:
+    from chains.clarify import options
     from chains.turn import Finished
 
     assert isinstance(event, Finished)
     answer = event.answer
-    print(f"[{answer.decision.route.value}: {answer.decision.reason}]\n")
-    if answer.fields:
-        print("\n".join(f"{name}: {value}" for name, value in answer.fields.items()) + "\n")
-    print(answer.text)
+    for part in answer.parts or (answer,):
+        if part.heading:
+            print(f"{part.heading}\n")
+        print(f"[{part.decision.route.value}: {part.decision.reason}]\n")
+        if part.fields:
+            print("\n".join(f"{name}: {value}" for name, value in part.fields.items()) + "\n")
+        print(part.text + "\n" * bool(answer.parts))
+    for word, option in zip(answer.clarify, options(answer.decision), strict=True) if answer.clarify else ():
+        chosen = f" --adapter {option.adapter}" if option.adapter else ""
+        print(f"  {word}: ask again with --route {option.route.value}{chosen}")
     lines = []
     for citation in answer.citations:
         page = f", page {citation.page}" if citation.page is not None else ""

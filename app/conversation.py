@@ -2,11 +2,12 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from app import feedback, render
 from app.feedback import Thumb, Way
 from chains.message import cleaned
-from chains.turn import Answer, Citation, Exchange
+from chains.turn import Answer, Citation, Exchange, RouteOption
 from index.related import RelatedDocument
 
 
@@ -16,9 +17,13 @@ class Shown:
 
     `anchor` begins the ids of its passages in the panel. `second` is another way's answer to the same question, as long
     as nobody has said which one is preferred; the first is the history until then. `notice` stands above the answer.
+    `option` is what its sender chose when a clarifying question was put; `offered` are the options of one, in words.
     """
 
     asked: str
+    option: RouteOption | None = None
+    may_ask: bool = True
+    offered: tuple[str, ...] = ()
     html: str = ""
     citations: tuple[Citation, ...] = ()
     related: tuple[RelatedDocument, ...] = ()
@@ -42,23 +47,36 @@ class Conversation:
 
     turns: tuple[Shown, ...] = ()
     growing: Shown | None = None
-    waiting: deque[str] = field(default_factory=deque)
+    waiting: deque[Shown] = field(default_factory=deque)
     ways: tuple[Way, ...] = ()
 
-    def ask(self, question: str) -> None:
+    def ask(self, question: str, option: RouteOption | None = None, may_ask: bool = True) -> None:
         """The question waits for its answer; one that is being written ends where it is. A blank one ends nothing."""
         if question.strip():
             self.growing = None
-        self.waiting.append(question)
+        self.waiting.append(Shown(question, option, may_ask))
+
+    def ask_again(self) -> None:
+        """The last turn's question waits anew, with what was chosen for it; it is not put back to its sender twice."""
+        last = self.turns[-1] if self.turns else None
+        if last is not None:
+            self.ask(self.take_last(), last.option, may_ask=last.may_ask and not last.offered)
+
+    def choose(self, place: int) -> None:
+        """The question that was put back to its sender waits anew, in the place of that turn, with an option chosen."""
+        last = self.turns[-1] if self.turns else None
+        options = last.exchange.options if last and last.exchange else ()
+        if place < len(options):
+            self.ask(self.take_last(), options[place], may_ask=False)
 
     def begin(self) -> Shown | None:
         """The next question as a turn; None where nothing was asked. It grows unless a newer question waits."""
-        question = self.waiting.popleft()
-        if not question.strip():
+        shown = self.waiting.popleft()
+        if not shown.asked.strip():
             return None
-        shown = Shown(question, anchor=str(len(self.turns)))
+        shown.anchor = str(len(self.turns))
         self.turns = (*self.turns, shown)
-        self.growing = None if any(map(str.strip, self.waiting)) else shown
+        self.growing = None if any(later.asked.strip() for later in self.waiting) else shown
         return shown
 
     def stop(self) -> None:
@@ -101,8 +119,9 @@ class Conversation:
         if keep_second and second is not None:
             self.turns = (*self.turns[:place], second, *self.turns[place + 1 :])
 
-    def messages(self) -> list[dict[str, str]]:
-        rows = []
+    def messages(self) -> list[dict[str, Any]]:
+        """The chat's rows; a clarifying question has its options as buttons while it is the last."""
+        rows: list[dict[str, Any]] = []
         for place, shown in enumerate(self.turns):
             rows.append({"role": "user", "content": render.plain(cleaned(shown.asked))})
             html = self._html(shown)
@@ -112,7 +131,10 @@ class Conversation:
             elif shown.answer is not None and not shown.answer.clarify:
                 ways = feedback.other_ways(self.ways, shown.answer.decision)
                 html += feedback.row_under(place, shown.thumb, ways)
-            rows.append({"role": "assistant", "content": html})
+            row: dict[str, Any] = {"role": "assistant", "content": html}
+            if shown.offered and shown is self.turns[-1]:
+                row["options"] = [{"label": word, "value": str(n)} for n, word in enumerate(shown.offered)]
+            rows.append(row)
         return rows
 
     def _html(self, shown: Shown) -> str:

@@ -17,12 +17,11 @@ ROUTE_WORDS: Mapping[Route, str] = {
 }
 
 
-def badge(decision: RouteDecision, standalone: str, asked: str) -> str:
-    """The route and why, in words; and how a follow-up was understood."""
-    html = (
-        f'<div class="sb-badge sb-{decision.route.value}">'
-        f"<b>{'About me' if decision.own else ROUTE_WORDS[decision.route]}:</b> {escape(decision.reason)}</div>"
-    )
+def badge(decision: RouteDecision, standalone: str, asked: str, unsure: bool = False) -> str:
+    """The route and why, in words; and how a follow-up was understood. `unsure`: the sender is asked to choose."""
+    kind, word = ("none", "Which one") if unsure else (decision.route.value, ROUTE_WORDS[decision.route])
+    word = "About me" if decision.own else word
+    html = f'<div class="sb-badge sb-{kind}"><b>{word}:</b> {escape(decision.reason)}</div>'
     if standalone.strip() != asked.strip():
         html += f'<div class="sb-understood">Understood as: {escape(standalone)}</div>'
     return html
@@ -66,6 +65,16 @@ def _links(text: str, documents: Sequence[RelatedDocument]) -> list[tuple[int, s
 
 def _opening(document: RelatedDocument) -> str:
     return f'<a class="sb-open" href="/source/{quote(document.document_id)}" target="_blank" rel="noopener">'
+
+
+def section(heading: str, html: str) -> str:
+    """The answer to one of several parts, under its heading."""
+    return f'<section class="sb-section"><h3 class="sb-part">{_lines(heading)}</h3>{html}</section>'
+
+
+def asked_part(heading: str, standalone: str) -> str:
+    """What was typed of a part, where its heading quotes it."""
+    return heading.strip("“”") if heading.startswith("“") else standalone
 
 
 def fields_table(fields: Mapping[str, str], titles: Mapping[str, str]) -> str:
@@ -214,8 +223,13 @@ def _shorten(text: str, most: int) -> str:
 
 
 def rendered(answer: Answer, asked: str, turn: str, titles: Mapping[str, str]) -> str:
-    """A finished answer as it stands in the conversation."""
-    html = badge(answer.decision, answer.standalone, asked)
+    """A finished answer as it stands in the conversation; of several parts each has a heading and a badge."""
+    if answer.parts:
+        return "".join(
+            section(part.heading, rendered(part, asked_part(part.heading, part.standalone), turn, titles))
+            for part in answer.parts
+        )
+    html = badge(answer.decision, answer.standalone, asked, bool(answer.clarify))
     if answer.fields is not None:
         html += fields_table(answer.fields, titles)
     closest = answer.related if answer.refused else ()

@@ -1,10 +1,9 @@
-"""One chat turn, top to bottom: condense, embed, search, route, generate, cite, verify, finish."""
+"""One chat turn, top to bottom: split, condense, embed, search, route, generate, cite, verify, finish."""
 
 import logging
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from chains.about import Facts, about, asks_about_the_assistant
 from chains.adapter import answer_from_adapter
 from chains.chat_model import PhiChatModel
 from chains.citations import Embed
+from chains.clarify import label, options, source, take_reply, which_one
+from chains.clock import Clock
 from chains.condense import Closeness, condense
 from chains.context import look_around, vector_of
 from chains.errors import TurnError
@@ -26,11 +27,26 @@ from chains.golden import GoldenTurn, read_golden
 from chains.language import foreign_language, notice
 from chains.learned import FILE, Learned, read_learned
 from chains.message import cleaned
+from chains.parts import Planned, in_parts
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
 from chains.retrieval import answer_from_documents, say
 from chains.router import GoldenRoute, Router, RouterInput, Utterances, cached_vectors, gather_utterances
-from chains.turn import Answer, Event, Failed, Finished, Noted, Retrieved, Route, Routed, RouteDecision, Token, Turn
+from chains.split import split
+from chains.turn import (
+    Answer,
+    Event,
+    Failed,
+    Finished,
+    Noted,
+    Retrieved,
+    Route,
+    Routed,
+    RouteDecision,
+    RouteOption,
+    Token,
+    Turn,
+)
 from chains.workflow import look_up, run_workflow
 from desk.config import ChainSettings
 from index.document import NO_GROUPS
@@ -47,28 +63,6 @@ development half: from here on nearly all treat the same matter, below .55 they 
 Vectors = NDArray[np.float32]
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Milliseconds per step since the turn began."""
-
-    started: float
-    last: float
-    timings_ms: dict[str, float]
-
-    @classmethod
-    def start(cls) -> "_Clock":
-        now = time.perf_counter()
-        return cls(now, now, {})
-
-    def lap(self, step: str) -> None:
-        now = time.perf_counter()
-        self.timings_ms[step] = (now - self.last) * 1000
-        self.last = now
-
-    def since_start(self, step: str) -> None:
-        self.timings_ms[step] = (time.perf_counter() - self.started) * 1000
-
-
 class Assistant:
     """Answers turns; safe to call from many threads. Nothing of one turn is kept for another."""
 
@@ -80,6 +74,7 @@ class Assistant:
         self.engine = engine
         self.router = router
         self._embed = embedder.embed_queries
+        self._titles = {name: workflow.title for name, workflow in settings.workflows.items()}
         self._model = PhiChatModel(engine=engine)
         self._decide = router.as_runnable()
         self._generate = RunnableBranch(
@@ -109,25 +104,44 @@ class Assistant:
         turn = replace(turn, question=cleaned(turn.question))
         if self.settings.english_only and (language := foreign_language(turn.question)):
             yield Noted(notice(language))
-        clock = _Clock.start()
-        prepared = self._prepare(turn, clock)
+        clock = Clock.start()
+        self._check(turn)
+        turn = take_reply(turn, self._titles)
+        parts = self.plan(turn)
+        if parts:
+            answer = yield from in_parts(turn.question.strip(), parts, self._respond, clock)
+        else:
+            prepared = self._prepare(turn, clock)
+            choices = options(prepared.decision)
+            if choices and self.settings.when_ambiguous == "both":
+                answer = yield from in_parts(prepared.standalone, self._both(prepared, choices), self._respond, clock)
+            elif choices and turn.may_ask:
+                answer = yield from self._ask_back(prepared, choices, clock)
+            else:
+                answer = yield from self._respond(prepared, clock)
+        _log_turn(turn_id, answer)
+        yield Finished(answer)
+
+    def _respond(self, prepared: Prepared, clock: Clock) -> Generator[Event, None, Answer]:
+        """The events of a turn, or of one part of it, that has its route."""
         yield Routed(prepared.decision, prepared.standalone)
         yield Retrieved(prepared.found.hits)
-        text, draft = "", Draft()
+        text, draft, decision = "", Draft(), prepared.decision
         for event in self._generate.stream(prepared):
             if isinstance(event, Draft):
                 draft = event
                 continue
+            if isinstance(event, Routed):
+                decision = event.decision
             if isinstance(event, Token):
-                if not text:
-                    clock.since_start("first_token")
+                clock.first_token()
                 text += event.text
             yield event
-        related = self._related(draft, turn)
+        related = self._related(draft, prepared.turn)
         clock.since_start("total")
-        answer = Answer(
+        return Answer(
             standalone=prepared.standalone,
-            decision=prepared.decision,
+            decision=decision,
             text=text,
             refused=draft.refused,
             citations=draft.citations,
@@ -136,10 +150,48 @@ class Assistant:
             timings_ms=clock.timings_ms,
             related=related,
         )
-        _log_turn(turn_id, answer)
-        yield Finished(answer)
 
-    def _prepare(self, turn: Turn, clock: _Clock) -> Prepared:
+    def _ask_back(
+        self, prepared: Prepared, choices: Sequence[RouteOption], clock: Clock
+    ) -> Generator[Event, None, Answer]:
+        """The clarifying question of an ambiguous turn."""
+        labels = tuple(label(option, self._titles) for option in choices)
+        decision = replace(prepared.decision, reason=f"{' or '.join(labels)}, about as likely")
+        yield Routed(decision, prepared.standalone)
+        yield Retrieved(prepared.found.hits)
+        clock.first_token()
+        text = which_one(choices, self._titles)
+        yield from say(text)
+        clock.since_start("total")
+        return Answer(prepared.standalone, decision, text, False, timings_ms=clock.timings_ms, clarify=labels)
+
+    def _both(self, prepared: Prepared, choices: Sequence[RouteOption]) -> list[Planned]:
+        """The turn once for each of the options that are about as likely."""
+        parts = []
+        for option in choices:
+            decision = replace(
+                prepared.decision,
+                route=option.route,
+                adapter=option.adapter,
+                workflow=option.workflow,
+                alternative=None,
+                reason=f"{label(option, self._titles)}, one of two about as likely",
+            )
+            parts.append(Planned(source(option, self._titles), replace(prepared, decision=decision), Clock.start()))
+        return parts
+
+    def plan(self, turn: Turn) -> list[Planned]:
+        """The parts of a message with several intents, ready to be answered; [] for a message with one."""
+        embed = _remembering(self._embed)
+
+        def prepare(piece: Turn) -> tuple[Prepared, Clock]:
+            clock = Clock.start()
+            return self._prepare(piece, clock, embed), clock
+
+        return split(turn, prepare)
+
+    def _check(self, turn: Turn) -> None:
+        """Raises TurnError for a message that is not answered at all."""
         if not turn.question.strip():
             raise TurnError("The message is empty: type a question, or paste a ticket.")
         if len(turn.question) > self.settings.question_chars:
@@ -147,7 +199,10 @@ class Assistant:
                 f"The message has {len(turn.question):,} characters; at most {self.settings.question_chars:,} "
                 "are read. Shorten it, or drop it here as a document and ask about it."
             )
-        embed = _remembering(self._embed)
+
+    def _prepare(self, turn: Turn, clock: Clock, embed: Embed | None = None) -> Prepared:
+        """The turn with its route; `embed` is given where vectors of it are known already."""
+        embed = embed or _remembering(self._embed)
         understood = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
         clock.lap("condense")
         vector = vector_of(embed, understood)
@@ -157,7 +212,7 @@ class Assistant:
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
         decision = _about_itself(turn) or self._decide.invoke(given)
-        answerable = decision.route is Route.RETRIEVAL and self.router.answerable(given)
+        answerable = self.router.answerable(given)
         clock.lap("route")
         return Prepared(turn, understood.standalone, vector, found, decision, answerable)
 
@@ -200,7 +255,8 @@ class Assistant:
         return answer_from_documents(prepared, self.library, self.library.embedder.embed, reader, self.settings.contact)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
-        return answer_from_adapter(prepared, self._model)
+        least = {info.name: info.least_confidence for info in self.engine.adapters}.get(prepared.decision.adapter or "")
+        return answer_from_adapter(prepared, self._model, least, self._documents, self.settings.contact)
 
     def _workflow(self, prepared: Prepared) -> Iterator[Event | Draft]:
         workflow = self.settings.workflows[prepared.decision.workflow or ""]

@@ -1,4 +1,7 @@
-"""The engine as a LangChain chat model: streaming, cancel by closing the stream, `.bind(adapter=...)`."""
+"""The engine as a LangChain chat model: streaming, cancel by closing the stream, `.bind(adapter=...)`.
+
+Each chunk has the log-probabilities of its tokens in `response_metadata["logprobs"]`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,14 +47,17 @@ class PhiChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         if stop or kwargs:
             raise ValueError(f"Not supported here: {', '.join(['stop'] * bool(stop) + sorted(kwargs))}.")
+        told = 0
         pieces = self.engine.stream([to_message(m) for m in messages], adapter, max_new_tokens=max_tokens)
         try:
             for piece in pieces:
                 if run_manager:
                     run_manager.on_llm_new_token(piece)
-                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+                new, told = pieces.logprobs[told:], len(pieces.logprobs)
+                metadata = {"logprobs": new}
+                yield ChatGenerationChunk(message=AIMessageChunk(content=piece, response_metadata=metadata))
         finally:
-            pieces.close()  # type: ignore[attr-defined]  # a generator: closing it frees the engine
+            pieces.close()  # frees the engine
 
 
 def to_message(message: BaseMessage) -> Message:

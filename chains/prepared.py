@@ -14,7 +14,7 @@ from index.related import RelatedDocument
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A routed turn. `vector` is what was searched with, `(d,)` unit length; `answerable` says of a turn to the
-    documents whether the evidence is strong enough to answer from them at all."""
+    documents, or of one that may come to them, whether the evidence is strong enough to answer from them at all."""
 
     turn: Turn
     standalone: str

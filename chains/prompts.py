@@ -54,6 +54,17 @@ def cannot_help(title: str, examples: Sequence[str], contact: str) -> str:
     return "\n".join(lines)
 
 
+def unsure_adapter(name: str) -> str:
+    """What stands before an answer from the documents where an adapter was not sure enough of its own."""
+    return f"{name} is not sure about this. From the documents:\n\n"
+
+
+def unsure_and_nothing(name: str, contact: str) -> str:
+    """The refusal where an adapter is not sure and no document is close."""
+    text = f"{name} is not sure about this, and I found no document that helps. Could you describe it in other words?"
+    return f"{text} A person can help too: {contact}" if contact else text
+
+
 def not_in_documents(documents: Mapping[str, int], closest: Sequence[str], contact: str) -> str:
     """The refusal when nothing found answers; `documents` counts what was searched by collection, `closest` are the
     titles of the nearest documents."""

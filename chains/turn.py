@@ -20,16 +20,32 @@ class Route(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RouteOption:
+    """A way to answer a turn: a route, and which adapter or workflow it takes."""
+
+    route: Route
+    adapter: str | None = None
+    workflow: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
-    """One turn of the conversation, finished or stopped: what was asked (as understood) and what was answered."""
+    """One turn of the conversation, finished or stopped: what was asked (as understood) and what was answered.
+
+    `options` are those between which the answer asked the sender to choose.
+    """
 
     question: str
     answer: str
+    options: tuple[RouteOption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message and what its sender chose. `route` and `adapter` are None for Auto."""
+    """One message and what its sender chose. `route` and `adapter` are None for Auto.
+
+    `may_ask` says whether the turn may end with a clarifying question: no question is put twice.
+    """
 
     question: str
     history: tuple[Exchange, ...] = ()
@@ -37,15 +53,7 @@ class Turn:
     adapter: str | None = None
     collections: frozenset[str] = frozenset({DESK_COLLECTION})
     user: str = "local"
-
-
-@dataclass(frozen=True, slots=True)
-class RouteOption:
-    """A way to answer a turn: a route, and which adapter or workflow it takes."""
-
-    route: Route
-    adapter: str | None = None
-    workflow: str | None = None
+    may_ask: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +130,9 @@ class Answer:
 
     `unsupported` lists spans of the text that no passage supports (generative answers only); `related` are further
     documents about what was cited, or those that a refusal names as the closest. `clarify` are the options of a
-    clarifying question, in words, where the text is one.
-    `parts` are the answers of a message with several intents, whose texts follow each other in `text`.
+    clarifying question, in words, where the text is one. `parts` are the answers of a message with several intents,
+    whose texts follow each other in `text`, each under its `heading`; the numbers of their citations run through,
+    `answer_start` and `answer_end` are of the part's own text.
     """
 
     standalone: str
@@ -137,6 +146,7 @@ class Answer:
     related: tuple[RelatedDocument, ...] = ()
     clarify: tuple[str, ...] = ()
     parts: tuple["Answer", ...] = ()
+    heading: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -148,13 +158,27 @@ class Answer:
             "clarify": list(self.clarify) or None,
             "citations": [citation.to_json() for citation in self.citations],
             "fields": dict(self.fields) if self.fields is not None else None,
-            "parts": [part.to_json() for part in self.parts] or None,
+            "parts": [{"heading": part.heading, **part.to_json()} for part in self.parts] or None,
             "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},
         }
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Part `number` of `of` begins, under this heading; what follows is of it until the next part or the end."""
+
+    number: int
+    of: int
+    heading: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "part", "number": self.number, "of": self.of, "heading": self.heading}
+
+
+@dataclass(frozen=True, slots=True)
 class Routed:
+    """Where a turn, or a part of it, goes; comes again where it goes on elsewhere."""
+
     decision: RouteDecision
     standalone: str
 
@@ -245,4 +269,4 @@ class Failed:
         return {"type": "failed", "message": self.message}
 
 
-Event = Noted | Routed | Retrieved | Token | Cited | Filled | Finished | Failed
+Event = Noted | Part | Routed | Retrieved | Token | Cited | Filled | Finished | Failed

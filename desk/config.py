@@ -31,6 +31,7 @@ DEFAULT_DESK = ROOT / "desks" / "helpdesk"
 EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
+WhenAmbiguous = Literal["ask", "both"]
 _NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url"})
 """Keys whose bad values are not repeated: a secret may have been written there by mistake."""
 
@@ -85,6 +86,7 @@ class DeskFile(Edge):
     limits: LimitsFile = LimitsFile()
     routing: RoutingFile = RoutingFile()
     records: RecordsFile = RecordsFile()
+    when_ambiguous: WhenAmbiguous = "ask"
     connectors: tuple[AnyConnector, ...] = ()
 
 
@@ -200,6 +202,7 @@ class ChainSettings:
     question_chars: int
     english_only: bool
     routing: RoutingSettings = RoutingSettings()
+    when_ambiguous: WhenAmbiguous = "ask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +292,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             question_chars=file.limits.question_chars,
             routing=RoutingSettings(file.routing.out_of_scope_recall, file.routing.ambiguity_margin),
             english_only=file.index.embedder.kind == "minilm",
+            when_ambiguous=file.when_ambiguous,
         ),
         app=AppSettings(
             title=file.title,

@@ -15,7 +15,7 @@ from adapters.dataset import Example, read_examples
 from adapters.evaluate import answer_scores, field_scores, load_adapter
 from app.assembly import Switchboard
 from chains.assistant import Assistant
-from chains.golden import GoldenTurn, read_golden
+from chains.golden import GoldenPart, GoldenTurn, read_golden
 from chains.turn import Answer, Failed, Finished, Retrieved, Route, Turn
 from desk.config import WorkflowFile
 from index.document import ScoredPassage
@@ -68,7 +68,7 @@ def ask(assistant: Assistant, turn: Turn) -> tuple[tuple[ScoredPassage, ...], An
     for event in assistant.answer(turn):
         match event:
             case Retrieved(hits=found):
-                hits = found
+                hits += found  # of a message with several intents, each part brings its own
             case Finished(answer=finished):
                 answer = finished
             case Failed(message=message):
@@ -96,6 +96,7 @@ def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
     adapters = [one for one in asked if one.golden.adapter]
     outside = [one for one in asked if one.golden.route is Route.NONE]
     unanswerable = [one for one in asked if one.golden.route is Route.RETRIEVAL and one.golden.refused]
+    several = [one for one in asked if one.golden.parts]
     follow_ups = [one for one in documents if one.golden.history and one.golden.follow_up]
     return {
         "route": _share(asked, _route_right),
@@ -111,6 +112,9 @@ def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
             unanswerable, lambda one: bool(one.from_documents and one.from_documents.refused)
         ),
         "answerable_refused": _share(documents, lambda one: bool(one.from_documents and one.from_documents.refused)),
+        "several_parted": _share(several, lambda one: _parts(one) == len(one.golden.parts)),
+        "several_right": _share(several, _parts_right),
+        "one_parted": _share([one for one in asked if not one.golden.parts], lambda one: _parts(one) > 0),
     }
 
 
@@ -129,7 +133,7 @@ def holds_gold(hits: Sequence[ScoredPassage], golden: GoldenTurn) -> bool:
     )
 
 
-def holds_facts(answer: Answer | None, golden: GoldenTurn) -> bool:
+def holds_facts(answer: Answer | None, golden: GoldenTurn | GoldenPart) -> bool:
     """Whether the answer has one alternative of every fact group."""
     if answer is None or answer.refused:
         return False
@@ -266,6 +270,23 @@ def _route_right(one: Asked) -> bool:
     if one.golden.workflow and decision.workflow != one.golden.workflow:
         return False
     return decision.route is one.golden.route
+
+
+def _parts(one: Asked) -> int:
+    return len(one.answer.parts) if one.answer else 0
+
+
+def _parts_right(one: Asked) -> bool:
+    """Whether every intent has its part, from the right place, with its facts or refused as it should be."""
+    parts = one.answer.parts if one.answer else ()
+    if len(parts) != len(one.golden.parts):
+        return False
+    return all(
+        part.decision.route is golden.route
+        and part.decision.adapter == golden.adapter
+        and (part.refused if golden.refused else holds_facts(part, golden))
+        for part, golden in zip(parts, one.golden.parts, strict=True)
+    )
 
 
 def _share(rows: Sequence[Asked], right: Any) -> Share:

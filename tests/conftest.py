@@ -199,6 +199,13 @@ def board(state_folder: Path) -> "Iterator[Switchboard]":
 @pytest.fixture(scope="session")
 def address(board: "Switchboard") -> Iterator[str]:
     """The address of a server that runs the sample desk."""
+    with serving(board) as where:
+        yield where
+
+
+@contextlib.contextmanager
+def serving(board: "Switchboard") -> Iterator[str]:
+    """The address of a server that runs this desk."""
     import uvicorn
 
     from app.server import build_server

@@ -42,6 +42,11 @@ def test_an_unknown_adapter_is_one_sentence_with_the_known_ones(capsys: pytest.C
     assert "known: it-support, service-desk, triage" in error
 
 
+def test_an_adapter_that_fills_fields_has_no_confidence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "triage"]) == 1
+    assert "only adapters that answer have a confidence" in capsys.readouterr().err
+
+
 def test_a_missing_desk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--desk", "nowhere"]) == 1
     assert "There is no desk at" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The engine's answers: one request's text never depends on another's; cancel, control, errors."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from adapters_small import make_adapter, make_base, make_settings
 
+from adapters.decode import OPENING_TOKENS, confidence
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, BaseModelError, EngineError
 
@@ -100,6 +102,35 @@ def test_the_answer_is_what_the_merged_weights_alone_would_say(root: Path, engin
     assert ask(engine, "My screen flickers", None, max_new_tokens=12) != wanted
 
 
+def test_the_log_probabilities_are_those_of_the_answers_own_tokens(root: Path, engine: Engine) -> None:
+    import torch
+    from peft import PeftModel
+
+    from adapters.base import load_base
+    from adapters.prompts import encode_chat
+
+    base = load_base(str(root / "base"))
+    model = PeftModel.from_pretrained(base.model, str(root / "shipped" / "red" / "weights"))
+    stream = engine.stream([Message("user", "My screen flickers")], "red", max_new_tokens=12)
+    text = "".join(stream)
+    ids = encode_chat(base.tokenizer, [Message("user", "My screen flickers")], open_reply=True)
+    opened = len(ids)
+    wanted = []
+    while len(wanted) < len(stream.logprobs):
+        with torch.inference_mode():
+            scores = model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        wanted.append(float(scores.max()))
+        ids.append(int(scores.argmax()))
+    assert stream.logprobs == pytest.approx(wanted, abs=1e-4)
+    assert len(wanted) == 12 and base.tokenizer.decode(ids[opened:]) == text
+
+
+def test_confidence_is_the_mean_probability_of_the_first_tokens() -> None:
+    assert confidence([math.log(0.5), math.log(0.125)]) == pytest.approx(0.25)
+    assert confidence([math.log(0.9)] * OPENING_TOKENS + [-50.0]) == pytest.approx(0.9)
+    assert confidence([]) == 0.0
+
+
 def test_pieces_never_break_a_character_and_add_up(root: Path) -> None:
     from adapters.base import load_base
     from adapters.decode import TextStream
@@ -150,7 +181,7 @@ def test_closing_a_stream_stops_its_decoding_within_two_steps(engine: Engine) ->
     stream = engine.stream([Message("user", "Which agreement?")], "blue", max_new_tokens=60)
     next(stream)
     at_close = engine.steps
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert wait_until_idle(engine) - at_close <= 2
 
 
@@ -159,7 +190,7 @@ def test_a_cancelled_request_leaves_the_others_untouched(engine: Engine) -> None
     other = engine.stream([Message("user", "Which agreement?")], "blue")
     kept = engine.stream([Message("user", "The printer jams")], "red")
     next(other)
-    other.close()  # type: ignore[attr-defined]
+    other.close()
     assert "".join(kept) == wanted
 
 

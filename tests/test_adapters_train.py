@@ -120,17 +120,22 @@ def test_exact_share_counts_whole_answers(root: Path) -> None:
 @pytest.mark.usefixtures("manifest")
 def test_scoring_side_by_side_gives_what_serving_gives(root: Path) -> None:
     """With the adapter, prompts of several lengths, one far longer than the window."""
+    from adapters.decode import confidence
     from adapters.evaluate import load_adapter
 
     decoder = load_adapter(make_settings(root), "small")
     prompts = ["my screen flickers", "the printer jams again, and nobody on this floor knows why", "paper " * 400]
-    together = decoder.answers(prompts, "small", 8)
+    together = decoder.replies(prompts, "small", 8)
     alone = []
     for prompt in prompts:
         with decoder.adapter("small"):
-            alone.append("".join(piece or "" for piece in decoder.generate([Message("user", prompt)], 8)))
-    assert together == alone
-    assert together[0] == "Reseat the cable."
+            steps = list(decoder.generate([Message("user", prompt)], 8))
+        logprobs = [step.logprob for step in steps if step.logprob is not None]
+        alone.append(("".join(step.text for step in steps), confidence(logprobs)))
+    assert [reply.text for reply in together] == [text for text, _ in alone]
+    assert [reply.confidence for reply in together] == pytest.approx([sure for _, sure in alone], rel=1e-4)
+    assert together[0].text == "Reseat the cable."
+    assert all(0.0 < reply.confidence <= 1.0 for reply in together)
 
 
 def test_an_adapter_that_cannot_be_scored_says_why(root: Path) -> None:
@@ -264,3 +269,22 @@ def test_the_base_is_built_from_a_desk_and_repeats(tmp_path: Path) -> None:
     assert first.created["corpus_hash"] == read_corpus(tmp_path / "desk").fingerprint
     assert load_base(str(tmp_path / "one")).manifest == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["desk", "one", "three", "two"]
+
+
+@pytest.mark.usefixtures("manifest")
+def test_the_level_gives_up_a_twentieth_of_the_right_answers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapters import evaluate
+
+    decoder = evaluate.load_adapter(make_settings(root), "small")
+    prompts = [f"my screen flickers, number {number}" for number in range(24)]
+    replies = decoder.replies(prompts, "small", 8)
+    rows = [Example(prompt, reply.text) for prompt, reply in zip(prompts, replies, strict=True)]
+    rows[3] = Example(rows[3].prompt, "something else")
+    with pytest.raises(DatasetError, match="Only 23 of 24 validation rows of small are answered right"):
+        evaluate.calibrate(decoder, "small", rows, 8)
+    monkeypatch.setattr(evaluate, "LEAST_ROWS", 20)
+    found = evaluate.calibrate(decoder, "small", rows, 8)
+    right = sorted(reply.confidence for place, reply in enumerate(replies) if place != 3)
+    assert found.level == pytest.approx(right[1], abs=1e-4)
+    assert found.right_below <= 2 / 23
+    assert found.wrong_below == float(replies[3].confidence < found.level)

@@ -186,5 +186,5 @@ def test_a_question_that_was_stopped_before_its_answer_began_is_not_answered(boa
 
 def test_all_ways_to_ask_share_one_limit(board: Switchboard) -> None:
     answers = [event for event in build_page(board).fns.values() if event.name == "answer"]
-    assert len(answers) == 4 and {event.concurrency_id for event in answers} == {"answer"}
+    assert len(answers) == 5 and {event.concurrency_id for event in answers} == {"answer"}
     assert {event.concurrency_limit for event in answers} == {board.desk.app.parallel_turns}

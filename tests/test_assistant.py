@@ -231,3 +231,49 @@ def test_a_short_question_on_the_same_subject_takes_it_along(board: Switchboard,
     past = Exchange("How many days of leave may be carried over?", "At most 5 unused days move to the next year.")
     routed = next(iter(board.assistant.answer(Turn(message, (past,)))))
     assert isinstance(routed, Routed) and routed.standalone.startswith(past.question.rstrip("?"))
+
+
+@pytest.fixture
+def unsure(board: Switchboard, monkeypatch: pytest.MonkeyPatch) -> Switchboard:
+    """The desk with adapters that would have to be certain."""
+    adapters = tuple(replace(info, least_confidence=1.0) for info in board.engine.adapters)
+    monkeypatch.setattr(board.engine, "adapters", adapters)
+    return board
+
+
+def test_an_adapter_that_is_not_sure_leaves_it_to_the_documents_and_says_so(unsure: Switchboard) -> None:
+    seen = events(unsure, Turn("my camera is black in meetings"))
+    answer = seen[-1].answer if isinstance(seen[-1], Finished) else None
+    assert answer is not None
+    routes = [event.decision for event in seen if isinstance(event, Routed)]
+    assert [decision.route for decision in routes] == [Route.ADAPTER, Route.RETRIEVAL]
+    assert answer.decision == routes[-1] and answer.decision.reason == "it-support was not sure enough of its answer"
+    assert answer.text.startswith("it-support is not sure about this. From the documents:\n\n")
+    assert "".join(event.text for event in seen if isinstance(event, Token)) == answer.text
+    assert answer.citations and not answer.refused
+    assert tuple(event.citation for event in seen if isinstance(event, Cited)) == answer.citations
+    for citation in answer.citations:
+        assert answer.text[citation.answer_start : citation.answer_end] == citation.quote
+
+
+def test_where_the_documents_hold_nothing_either_it_is_a_refusal(unsure: Switchboard) -> None:
+    answer = finished(unsure, Turn("the touchpad of my notebook is dead"))
+    assert answer.refused and answer.citations == ()
+    assert answer.text.startswith("it-support is not sure about this, and I found no document that helps.")
+
+
+def test_an_adapter_that_was_chosen_answers_however_sure_it_is(unsure: Switchboard) -> None:
+    answer = finished(unsure, Turn(SYMPTOM, adapter="it-support"))
+    assert answer.decision.route is Route.ADAPTER and "not sure" not in answer.text
+
+
+def test_waiting_until_an_adapter_is_sure_changes_nothing_of_what_it_says(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = next(info.least_confidence for info in board.engine.adapters if info.name == "it-support")
+    assert needed is not None and 0.5 < needed < 1
+    waited = finished(board, Turn(SYMPTOM))
+    free = tuple(replace(info, least_confidence=None) for info in board.engine.adapters)
+    monkeypatch.setattr(board.engine, "adapters", free)
+    assert finished(board, Turn(SYMPTOM)).text == waited.text
+    assert waited.decision.route is Route.ADAPTER

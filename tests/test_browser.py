@@ -1,10 +1,15 @@
 """The six things a new user gets, in a real browser against the real desk."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import serving
 from playwright.sync_api import Browser, Locator, Page, expect
+from test_clarify import torn
+
+from app.assembly import Switchboard
 
 pytestmark = pytest.mark.browser
 
@@ -40,6 +45,15 @@ def ask(page: Page, message: str) -> Locator:
     expect(page.locator(".sb-writing")).to_have_count(0)
     expect(answer.locator(".sb-text")).not_to_be_empty()
     return answer
+
+
+def ask_parts(page: Page, message: str, parts: int) -> Locator:
+    """Sends the message and returns the answer of so many parts, once it is finished."""
+    page.locator("#sb-question textarea").fill(message)
+    page.locator("#sb-send").click()
+    expect(page.locator("#sb-chat .bot .sb-badge")).to_have_count(parts)
+    expect(page.locator(".sb-writing")).to_have_count(0)
+    return page.locator("#sb-chat .bot").last
 
 
 def choose_route(page: Page, name: str) -> None:
@@ -90,6 +104,36 @@ def test_what_is_out_of_scope_is_refused_with_what_can_be_asked(page: Page) -> N
     expect(answer.locator(".sb-badge")).to_contain_text("Cannot help:")
     expect(answer.locator(".sb-text")).to_contain_text("You could ask, for example")
     expect(answer.locator("a.sb-chip")).to_have_count(0)
+
+
+def test_two_questions_are_answered_one_below_the_other_with_chips_that_open_their_passages(page: Page) -> None:
+    answer = ask_parts(page, "When is lunch served in Ghent, and how much does a headset cost?", 2)
+    expect(answer.locator(".sb-part")).to_have_text(
+        ["“When is lunch served in Ghent”", "“how much does a headset cost?”"]
+    )
+    second = answer.locator(".sb-section").last
+    expect(second.locator(".sb-text")).to_contain_text("95")
+    chip = second.locator("a.sb-chip").first
+    chip.click()
+    card = page.locator("#sb-panel .sb-flash")
+    expect(card).to_have_count(1)
+    expect(card.locator("header .sb-chip")).to_have_text(chip.inner_text())
+
+
+def test_a_button_answers_a_clarifying_question(browser: Browser, board: Switchboard) -> None:
+    with serving(replace(board, assistant=torn(board))) as where:
+        page = browser.new_page()
+        page.goto(where)
+        expect(page.locator("#sb-question textarea")).to_be_visible()
+        ask(page, "On which day is salary paid?")
+        options = page.locator("#sb-chat .option")
+        expect(options).to_have_text(["Documents", "it-support"])
+        options.first.click()
+        expect(page.locator(".sb-badge")).to_contain_text("You chose Documents")
+        expect(page.locator("#sb-chat .bot .sb-text")).to_contain_text("24")
+        expect(page.locator("#sb-chat .user")).to_have_count(1)
+        expect(options).to_have_count(0)
+        page.close()
 
 
 def test_a_chosen_route_counts_for_one_turn(page: Page) -> None:

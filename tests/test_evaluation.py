@@ -1,10 +1,13 @@
 """The measuring code on small data with known answers."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.assembly import Switchboard
 from chains.condense import WEIGHTS
 from chains.golden import GoldenTurn
+from chains.turn import Answer, Route, RouteDecision
 from evaluation.desk import Asked, Share, measure_turns
 from evaluation.follow_ups import measure_rule, measure_stages
 
@@ -45,3 +48,17 @@ def test_the_stages_of_a_follow_up_are_counted_over_the_turns_that_documents_ans
     stages = measure_stages(board.assistant, turns)
     assert set(stages["follow-ups"].values()) == {Share(1, 1)}
     assert stages["stand alone"] == {}
+
+
+def test_a_message_with_several_intents_is_right_when_every_part_is() -> None:
+    def part(route: Route, text: str) -> Answer:
+        return Answer("q", RouteDecision(route, None, None, {}, ""), text, route is Route.NONE)
+
+    def asked(*parts: Answer) -> Asked:
+        gold = [{"route": "retrieval", "facts": [["June", "6th"]]}, {"route": "none", "refused": True}]
+        row = {"id": "a", "question": "q", "route": "retrieval", "parts": gold}
+        return Asked(GoldenTurn.model_validate(row), (), replace(part(Route.RETRIEVAL, ""), parts=parts), None)
+
+    june, nothing = part(Route.RETRIEVAL, "In June."), part(Route.NONE, "Sorry.")
+    shares = measure_turns([asked(june, nothing), asked(june), asked(nothing, nothing), asked()])
+    assert (shares["several_parted"].right, shares["several_right"].right) == (2, 1)

@@ -13,20 +13,10 @@ import gradio as gr
 from app import render
 from app.assembly import Switchboard
 from app.conversation import Conversation, Shown
+from app.growing import Growing
 from app.pages.feedback import View, connect_feedback, ways_of
-from chains.turn import (
-    BASE_MODEL,
-    Cited,
-    Exchange,
-    Failed,
-    Filled,
-    Finished,
-    Noted,
-    Route,
-    Routed,
-    Token,
-    Turn,
-)
+from chains.clarify import options, with_choice
+from chains.turn import BASE_MODEL, Cited, Exchange, Failed, Finished, Noted, Route, Turn
 from desk.config import UPLOADS
 from index.document import NO_GROUPS
 from index.errors import LibraryError, UnreachableError
@@ -49,31 +39,32 @@ class ChatPage:
 
     def write(self, shown: Shown, anchor: str, turn: Turn) -> Generator[None, None, None]:
         """Writes the turn as its events come in, and yields after each. Closing the iterator cancels it."""
-        head, text, understood = "", "", turn.question
+        growing = Growing(anchor, turn.question, self.titles)
         for event in self.board.assistant.answer(turn):
+            growing.take(event)
             match event:
-                case Routed(decision=decision, standalone=standalone):
-                    head, understood = render.badge(decision, standalone, turn.question), standalone
-                case Filled(fields=fields):
-                    head += render.fields_table(fields, self.titles)
-                case Token(text=piece):
-                    text += piece
                 case Cited(citation=citation):
                     shown.citations = (*shown.citations, citation)
                 case Noted(message=message):
                     shown.notice = message
                 case Failed(message=message):
-                    shown.html, shown.exchange, shown.finished = head + render.failure(message), None, True
+                    shown.html, shown.exchange, shown.finished = growing.head + render.failure(message), None, True
                     yield
                     continue
                 case Finished(answer=answer):
                     shown.citations, shown.related, shown.answer = answer.citations, answer.related, answer
                     shown.html, shown.finished = render.rendered(answer, turn.question, anchor, self.titles), True
+                    shown.offered = answer.clarify
+                    shown.exchange = Exchange(
+                        answer.standalone, answer.text, options(answer.decision) if answer.clarify else ()
+                    )
                     yield
                     continue
+                case _:
+                    pass
             # A turn that is stopped half-way can still be followed up.
-            shown.exchange = Exchange(understood, text)
-            shown.html = head + render.answer_text(text, shown.citations, anchor)
+            shown.exchange = Exchange(growing.understood, growing.text)
+            shown.html = growing.html()
             yield
 
     def add_files(
@@ -120,9 +111,12 @@ class ChatPage:
             history=history,
             route=None if route == AUTO else Route(route),
             adapter=None if adapter == AUTO else adapter,
+            may_ask=shown.may_ask,
             collections=self.collections(user),
             user=user,
         )
+        if shown.option is not None:
+            turn = with_choice(turn, shown.option)
         with contextlib.closing(self.write(shown, shown.anchor, turn)) as steps:
             for _ in steps:
                 if conversation.growing is not shown:
@@ -277,7 +271,7 @@ def _connect(page: ChatPage, parts: Parts) -> None:
             show_progress="hidden",
             # "once" would drop a question that is asked while the answer before it is still being written.
             trigger_mode="multiple",
-            # Gradio counts per event otherwise, and there are four.
+            # Gradio counts per event otherwise, and there are five.
             concurrency_id="answer",
             concurrency_limit=page.board.desk.app.parallel_turns,
         )
@@ -286,6 +280,7 @@ def _connect(page: ChatPage, parts: Parts) -> None:
     then_answer(parts.box.submit(*typed, **quick))
     then_answer(parts.send.click(*typed, **quick))
     then_answer(parts.chatbot.example_select(pick, parts.conversation, None, **quick))
+    then_answer(parts.chatbot.option_select(choose, parts.conversation, shown, **quick))
     then_answer(parts.chatbot.retry(again, parts.conversation, shown, **quick))
     # None of these uses Gradio's `cancels`: the browser would drop the answer's last word on how the page stands.
     parts.stop.click(stop, parts.conversation, shown, **quick)
@@ -310,8 +305,13 @@ def pick(conversation: Conversation, chosen: gr.SelectData) -> None:
 
 def again(conversation: Conversation) -> View:
     """The page without its last turn, whose question waits anew."""
-    if question := conversation.take_last():
-        conversation.ask(question)
+    conversation.ask_again()
+    return _view(conversation)
+
+
+def choose(conversation: Conversation, chosen: gr.SelectData) -> View:
+    """The page without the clarifying question; what was asked waits anew, with the option that was clicked."""
+    conversation.choose(int(chosen.value))
     return _view(conversation)
 
 
