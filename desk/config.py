@@ -72,7 +72,7 @@ class CollectionFile(Edge):
 class RecordsFile(Edge):
     """Where feedback is kept; `url_env` names the environment variable with a database's address."""
 
-    url_env: Variable | None = None
+    url_env: Variable | Literal[""] = ""
 
 
 class DeskFile(Edge):
@@ -303,7 +303,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             parallel_turns=file.limits.parallel_turns,
             upload_mb=file.limits.upload_mb,
             records=state / "records.db",
-            records_url_env=file.records.url_env or "",
+            records_url_env=file.records.url_env,
         ),
     )
 
