@@ -88,7 +88,8 @@ _ADDED_COLON = re.compile(rf"(?<![\w']){_ADDING}(?<=:)", re.IGNORECASE)
 _JOINS = r"(?:and|also|plus|as well as|&|btw|by the way|besides|on top of (?:that|this|it)|then|please)[\s,]+"
 _CUT = re.compile(
     r"(?<=[?!.;\u2026])\s+|\n+|(?<=;)|"
-    rf"\s*,?\s+(?=(?:{_JOINS})+(?:{_ASKING}|{_FAULT}))|,\s+(?={_ASKED}(?![\w']))",
+    # A run of blanks is begun once, at its start: a message of nothing else would take seconds.
+    rf"(?<![\s,])[\s,]+(?=(?:{_JOINS})+(?:{_ASKING}|{_FAULT}))|,\s+(?={_ASKED}(?![\w']))",
     re.IGNORECASE,
 )
 

@@ -48,6 +48,8 @@ def test_a_message_is_cut_where_another_question_or_fault_may_begin(message: str
         "Sort this ticket: The lamp is out. Also, how do I print?",
         "Hello,\nmy screen flickers.\nHow do I print?\nRegards",
         "How do I print? " + "The lamp above the desk is out. " * 30 + "When is lunch?",
+        f"a{' ' * 590}b",
+        "and " * 140,
         "What about 3.5 metres and 4 chairs?",
     ],
 )
