@@ -231,9 +231,10 @@ class Assistant:
         """How near a message is by itself to what the desk knows, and to the question before it."""
         own, before = embed([message, previous])
         found, ordered = look_up(self.library, embed, message, own, self.settings.passages, collections)
-        stray = self.router.decide(RouterInput(own, found, ordered)).probabilities[Route.NONE]
+        chances = self.router.decide(RouterInput(own, found, ordered)).probabilities
+        handled = chances[Route.ADAPTER] + chances[Route.BOTH]
         passage = self.library.nearness(own, collections)
-        return Closeness(passage, self.router.nearest(own), float(own @ before), stray)
+        return Closeness(passage, self.router.nearest(own), float(own @ before), chances[Route.NONE], handled)
 
     def _facts(self, turn: Turn) -> Facts:
         """What this assistant may say of itself to the turn's sender."""

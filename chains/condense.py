@@ -18,12 +18,14 @@ from chains.turn import Exchange
 @dataclass(frozen=True, slots=True)
 class Closeness:
     """Cosines of a message: to the best passage that it finds by itself, to the nearest utterance that is no question
-    to the documents, and to the question before it; and the router's probability that by itself it is out of scope."""
+    to the documents, and to the question before it; and the router's probabilities that by itself it is out of scope,
+    and that an adapter or a workflow handles it."""
 
     to_library: float
     to_utterances: float
     to_previous: float
     stray: float
+    handled: float = 0.0
 
 
 Compare = Callable[[str, str], Closeness]
@@ -71,13 +73,15 @@ _SMALL = frozenset(
 )
 
 
-WEIGHTS = (-0.44, 1.21, 0.68, 1.44, -13.75, -5.02, 5.58, -3.37, 10.44)
+WEIGHTS = (-0.41, 1.29, 1.08, 2.41, -14.2, -2.57, 3.8, -4.69, -1.64, 8.99)
 """Of `features`, and the bias last; `python -m evaluation follow-ups` fits them on development turns. A small first
 letter would catch more, but only because many development follow-ups were typed so."""
 UNLIKELY, CERTAIN = 0.1, 0.6
 """Probabilities of a follow-up: up to the first the conversation is left out, from the second on it counts in full.
 Between .05 and .2 for the one and .3 and .8 for the other, follow-ups that hold their fact change by five points and
 messages that stand alone by three (docs/log.md, 2026-11-25)."""
+HANDLED = 0.9
+"""A message without a word that refers or continues stands alone if an adapter or a workflow is as likely as this."""
 SHOWN = 0.5
 """From where on (of `Understood.follows`) a message is said to be understood as the condensed one."""
 ANSWER_WORDS = 60
@@ -115,7 +119,7 @@ def condense(question: str, history: tuple[Exchange, ...], compare: Compare) -> 
     previous = _last_question(history, compare)
     closeness = compare(message, previous)
     follows = weight_of(likelihood(features(message, closeness)))
-    if not follows:
+    if not follows or (closeness.handled >= HANDLED and not _REFERS.search(message) and not _continues(message)):
         return Understood(question.strip(), question.strip(), "", 0.0)
     answer = " ".join(history[-1].answer.split()[:ANSWER_WORDS])
     place = f"{previous} {answer}".strip()
@@ -157,6 +161,7 @@ def features(message: str, closeness: Closeness) -> tuple[float, ...]:
         closeness.to_utterances,
         closeness.to_previous,
         closeness.stray,
+        closeness.handled,
     )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from chains.condense import (
@@ -148,3 +150,10 @@ def test_a_colon_of_a_correction_or_a_smile_makes_no_ticket(message: str) -> Non
 def test_the_conversation_counts_from_nothing_to_everything_as_a_follow_up_gets_likelier() -> None:
     assert [weight_of(chance) for chance in (0.0, UNLIKELY, CERTAIN, 1.0)] == [0.0, 0.0, 1.0, 1.0]
     assert weight_of((UNLIKELY + CERTAIN) / 2) == pytest.approx(SHOWN)
+
+
+def test_a_message_that_an_adapter_surely_handles_stands_alone_unless_it_refers_back() -> None:
+    surely = replace(FRAGMENT, handled=0.99)
+    assert after("Which languages?", "define backlog", FRAGMENT).follows > 0
+    assert after("Which languages?", "define backlog", surely).follows == 0
+    assert after("Which languages?", "and backlog?", surely).follows > 0
