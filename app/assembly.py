@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from adapters.engine import Engine
 from app.records import Records, open_records
 from chains.assistant import Assistant, fit_router
+from chains.judge import open_judge
 from desk.config import Desk, records_address
 from index.build import BuildProgress
 from index.embed import Embedder
@@ -61,7 +62,8 @@ def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = N
     library = open_library(desk.index, on_progress)
     embedder = library.embedder
     router = fit_router(desk.chains, library, embedder, engine)
-    assistant = Assistant(desk.chains, library, embedder, engine, router)
+    judge = open_judge(desk.index.models, desk.index.threads)
+    assistant = Assistant(desk.chains, library, embedder, engine, router, judge)
     return Switchboard(desk, library, embedder, engine, assistant, records)
 
 

@@ -17,10 +17,17 @@ from chains.turn import BASE_MODEL, Cited, Event, Route, Routed, Token
 from chains.workflow import DRAFT_EVIDENCE
 
 Documents = Callable[[Prepared], Iterator[Event | Draft]]
+Answered = Callable[[Prepared], bool]
+"""Whether the passages of a turn hold an answer."""
 
 
 def answer_from_adapter(
-    prepared: Prepared, model: PhiChatModel, least: float | None, documents: Documents, contact: str
+    prepared: Prepared,
+    model: PhiChatModel,
+    least: float | None,
+    documents: Documents,
+    answered: Answered,
+    contact: str,
 ) -> Iterator[Event | Draft]:
     """Tokens, and last a Draft without citations: an adapter speaks from its weights.
 
@@ -35,7 +42,7 @@ def answer_from_adapter(
     try:
         for piece in pieces:
             if piece is None:
-                yield from _documents_instead(prepared, str(name), documents, contact)
+                yield from _documents_instead(prepared, str(name), documents, answered, contact)
                 return
             said = True
             yield Token(piece)
@@ -69,19 +76,21 @@ def _once_sure(chunks: Iterator[AIMessage], needed: float) -> Iterator[str | Non
         yield held
 
 
-def _documents_instead(prepared: Prepared, name: str, documents: Documents, contact: str) -> Iterator[Event | Draft]:
+def _documents_instead(
+    prepared: Prepared, name: str, documents: Documents, answered: Answered, contact: str
+) -> Iterator[Event | Draft]:
     """What the documents say where the adapter is not sure; a refusal where they hold nothing close."""
     strong = tuple(hit for hit in prepared.found.hits if hit.evidence >= DRAFT_EVIDENCE)
     reason = f"{name} was not sure enough of its answer"
     decision = replace(prepared.decision, route=Route.RETRIEVAL, adapter=None, reason=reason)
     yield Routed(decision, prepared.standalone)
-    if not strong or not prepared.answerable:
+    about = replace(prepared, decision=decision, found=replace(prepared.found, hits=strong))
+    if not answered(about):
         yield from say(unsure_and_nothing(name, contact))
         yield Draft(refused=True)
         return
     opening = unsure_adapter(name)
     yield from say(opening)
-    about = replace(prepared, decision=decision, found=replace(prepared.found, hits=strong))
     for event in documents(about):
         match event:
             case Cited(citation=citation):

@@ -23,7 +23,9 @@ from chains.clock import Clock
 from chains.condense import Closeness, condense
 from chains.context import look_around, vector_of
 from chains.errors import TurnError
+from chains.extract import answers
 from chains.golden import GoldenTurn, read_golden
+from chains.judge import Judge
 from chains.language import foreign_language, notice
 from chains.learned import FILE, Learned, read_learned
 from chains.message import cleaned
@@ -67,12 +69,19 @@ class Assistant:
     """Answers turns; safe to call from many threads. Nothing of one turn is kept for another."""
 
     def __init__(
-        self, settings: ChainSettings, library: Library, embedder: Embedder, engine: Engine, router: Router
+        self,
+        settings: ChainSettings,
+        library: Library,
+        embedder: Embedder,
+        engine: Engine,
+        router: Router,
+        judge: Judge,
     ) -> None:
         self.settings = settings
         self.library = library
         self.engine = engine
         self.router = router
+        self.judge = judge
         self._embed = embedder.embed_queries
         self._titles = {name: workflow.title for name, workflow in settings.workflows.items()}
         self._model = PhiChatModel(engine=engine)
@@ -175,6 +184,7 @@ class Assistant:
                 adapter=option.adapter,
                 workflow=option.workflow,
                 alternative=None,
+                forced=True,  # each says what it has, however sure it is
                 reason=f"{label(option, self._titles)}, one of two about as likely",
             )
             parts.append(Planned(source(option, self._titles), replace(prepared, decision=decision), Clock.start()))
@@ -212,9 +222,8 @@ class Assistant:
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
         decision = _about_itself(turn) or self._decide.invoke(given)
-        answerable = self.router.answerable(given)
         clock.lap("route")
-        return Prepared(turn, understood.standalone, vector, found, decision, answerable)
+        return Prepared(turn, understood.standalone, vector, found, decision)
 
     def _related(self, draft: Draft, turn: Turn) -> tuple[RelatedDocument, ...]:
         """Documents near the passages that were cited, for whoever wants to read on; of a refusal, the closest."""
@@ -253,15 +262,19 @@ class Assistant:
 
     def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
-        return answer_from_documents(prepared, self.library, self.library.embedder.embed, reader, self.settings.contact)
+        embed = self.library.embedder.embed
+        return answer_from_documents(prepared, self.library, self.judge, embed, reader, self.settings.contact)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
         least = {info.name: info.least_confidence for info in self.engine.adapters}.get(prepared.decision.adapter or "")
-        return answer_from_adapter(prepared, self._model, least, self._documents, self.settings.contact)
+        return answer_from_adapter(prepared, self._model, least, self._documents, self._answered, self.settings.contact)
+
+    def _answered(self, prepared: Prepared) -> bool:
+        return answers(self.judge.judge(prepared.standalone, prepared.found))
 
     def _workflow(self, prepared: Prepared) -> Iterator[Event | Draft]:
         workflow = self.settings.workflows[prepared.decision.workflow or ""]
-        return run_workflow(prepared, workflow, self.engine, self.library)
+        return run_workflow(prepared, workflow, self.engine, self.library, self.judge)
 
     def _refuse(self, prepared: Prepared) -> Iterator[Event | Draft]:
         if prepared.decision.own:
@@ -342,7 +355,7 @@ def fit_router(
     asked_vectors = cached_vectors(asked, embedder.embed_queries, embedder.name, folder) if golden else ()
     router.fit_evidence(
         [
-            GoldenRoute(given(text, vector), turn.route, turn.refused)
+            GoldenRoute(given(text, vector), turn.route)
             for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
         ],
         lambda place: given(utterances.texts[place], vectors[place]),

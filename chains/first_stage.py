@@ -49,12 +49,10 @@ class RouterInput:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A turn as it is read: `values` are a score per label, `row` `(WIDTH,)` is what the second stage weighs, `support`
-    `(5,)` what says whether documents answer."""
+    """A turn as it is read: `values` are a score per label, `row` `(WIDTH,)` is what the second stage weighs."""
 
     values: Vectors
     row: Numbers
-    support: Numbers
 
 
 class FirstStage:
@@ -79,10 +77,7 @@ class FirstStage:
     def read(self, given: RouterInput) -> Read:
         cosines = cosines_to(self._kernel.points, given.vector)
         values = self._kernel.values(cosines)
-        row = self._row(given, values, cosines)
-        stray = softmax(self._sharpness * values)[self._members[Route.NONE]].sum()
-        near = row[_NEAR][list(Route).index(Route.NONE)]
-        return Read(values, row, np.array([*row[LIBRARY][:3], np.log(stray + 1e-4), near]))
+        return Read(values, self._row(given, values, cosines))
 
     def unseen_row(self, place: int, given: RouterInput) -> Numbers:
         """The row of one of `stand_ins`, scored by a kernel that never saw it."""

@@ -13,15 +13,13 @@ from index.related import RelatedDocument
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A routed turn. `vector` is what was searched with, `(d,)` unit length; `answerable` says of a turn to the
-    documents, or of one that may come to them, whether the evidence is strong enough to answer from them at all."""
+    """A routed turn. `vector` is what was searched with, `(d,)` unit length."""
 
     turn: Turn
     standalone: str
     vector: NDArray[np.float32]
     found: SearchResult
     decision: RouteDecision
-    answerable: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ READER = (
     "After each sentence give the code of its passage in square brackets. "
     "If the passages do not hold the answer, say: The documents do not say."
 )
+UNSURE_OPENING = "The documents may not answer this. The closest that they say:\n\n"
+"""What stands before quotes that are no likelier to answer than not."""
 _CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 

@@ -10,29 +10,29 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from numpy.typing import NDArray
 
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
-from chains.extract import MAX_QUOTES, choose_quotes
+from chains.extract import MAX_QUOTES, answers, choose_quotes, unsure
+from chains.judge import Judge, Judgement
 from chains.prepared import Draft, Prepared
-from chains.prompts import READER, not_in_documents, passage_codes, reader_prompt
+from chains.prompts import READER, UNSURE_OPENING, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
 from index.document import ScoredPassage, SearchResult
 from index.library import Library
 from index.related import RelatedDocument
-from index.search import coverage
 
 _PIECE = re.compile(r"\S+\s*|\s+")
 
 
 def answer_from_documents(
-    prepared: Prepared, library: Library, embed: Embed, model: BaseChatModel | None, contact: str
+    prepared: Prepared, library: Library, judge: Judge, embed: Embed, model: BaseChatModel | None, contact: str
 ) -> Iterator[Event | Draft]:
     """Tokens and citations, and last a Draft. `model` is None where none can read."""
-    hits = prepared.found.hits
-    if not hits or not prepared.answerable:
+    judgement = judge.judge(prepared.standalone, prepared.found)
+    if not answers(judgement):
         yield from _not_found(prepared, library, contact)
     elif model is None:
-        yield from _extract(prepared, library, contact)
+        yield from _extract(prepared, library, judge, judgement, contact)
     else:
-        yield from _generate(prepared, library, embed, model, contact)
+        yield from _generate(prepared, library, judgement, embed, model, contact)
 
 
 def say(text: str) -> Iterator[Token]:
@@ -63,19 +63,13 @@ def closest_documents(hits: Sequence[ScoredPassage]) -> tuple[RelatedDocument, .
 
 
 def quote_passages(
-    prepared: Prepared, library: Library, most: int, offset: int = 0
+    prepared: Prepared, library: Library, judgement: Judgement, most: int, offset: int = 0
 ) -> tuple[str, tuple[Citation, ...]]:
     """An extractive answer's text and its verified citations; `offset` is where the text will stand.
 
-    What kind of answer is wanted, a number or steps, the message's own words say: not the question before it.
+    Whether steps are wanted, the message's own words say: not the question before it.
     """
-    quotes = choose_quotes(
-        prepared.turn.question,
-        prepared.found.hits,
-        lambda text: coverage(prepared.found.term_weights, text),
-        most,
-    )
-    return _compose(quotes, library, offset)
+    return _compose(choose_quotes(prepared.turn.question, prepared.found.hits, judgement, most), library, offset)
 
 
 _SPARE = 4
@@ -87,7 +81,9 @@ def search_in_force(
 ) -> SearchResult:
     """The library's `k` best passages for a question, without out-of-date ones that it does not mean."""
     found = library.search(question, vector, k + _SPARE, collections)
-    return replace(found, hits=in_force(question, found.hits)[:k])
+    current = in_force(question, found.hits)
+    older = tuple(hit for hit in found.hits if hit not in current)
+    return replace(found, hits=current[:k], older=older)
 
 
 _PAST = re.compile(
@@ -123,20 +119,21 @@ def _compose(quotes: Sequence[Quote], library: Library, offset: int) -> tuple[st
 
 
 def _numbered(quotes: Sequence[Quote]) -> list[tuple[int, Quote]]:
-    """One number per passage, in the order of first use; sentences of one passage follow its order."""
+    """One number per passage, in the order of first use: what answers best goes first."""
     numbers: dict[str, int] = {}
-    for quote in quotes:
-        numbers.setdefault(quote.hit.passage.id, len(numbers) + 1)
-    ordered = sorted(quotes, key=lambda quote: (numbers[quote.hit.passage.id], quote.start))
-    return [(numbers[quote.hit.passage.id], quote) for quote in ordered]
+    return [(numbers.setdefault(quote.hit.passage.id, len(numbers) + 1), quote) for quote in quotes]
 
 
 def _moved(citation: Citation, start: int, end: int) -> Citation:
     return replace(citation, answer_start=start, answer_end=end)
 
 
-def _extract(prepared: Prepared, library: Library, contact: str) -> Iterator[Event | Draft]:
-    text, citations = quote_passages(prepared, library, most=MAX_QUOTES)
+def _extract(
+    prepared: Prepared, library: Library, judge: Judge, judgement: Judgement, contact: str
+) -> Iterator[Event | Draft]:
+    opening = UNSURE_OPENING if unsure(judgement) else ""
+    quoted, citations = quote_passages(prepared, library, judgement, most=MAX_QUOTES, offset=len(opening))
+    text = opening + quoted
     if not citations:
         yield from _not_found(prepared, library, contact)
         return
@@ -145,11 +142,44 @@ def _extract(prepared: Prepared, library: Library, contact: str) -> Iterator[Eve
         yield from say(text[position : citation.answer_end])
         yield Cited(citation)
         position = citation.answer_end
-    yield Draft(citations=citations)
+    older = _contradicted(prepared, library, judge, citations, len(text) + len(_OLDER))
+    for citation in older:
+        yield from say(_OLDER + citation.quote)
+        yield Cited(citation)
+    yield Draft(citations=(*citations, *older))
+
+
+_OLDER = "\n\nAn older document, which no longer applies, says: "
+AS_LIKELY = 0.3
+"""A sentence of an out-of-date document is shown beside the answer from this share of the quoted sentence's odds on."""
+
+
+def _contradicted(
+    prepared: Prepared, library: Library, judge: Judge, citations: Sequence[Citation], offset: int
+) -> tuple[Citation, ...]:
+    """What an out-of-date document answers instead, about as clearly and in other numbers; at most one."""
+    found = prepared.found
+    if not found.older:
+        return ()
+    judgement = judge.judge(prepared.standalone, replace(found, hits=found.hits + found.older))
+    current = max(float(odds.max(initial=0.0)) for odds in judgement.sentences[: len(found.hits)])
+    quotes = choose_quotes(
+        prepared.standalone, found.older, replace(judgement, sentences=judgement.sentences[len(found.hits) :]), 1
+    )
+    said = " ".join(citation.quote for citation in citations)
+    if not quotes or quotes[0].score < AS_LIKELY * current or not _numbers(quotes[0].text) - _numbers(said):
+        return ()
+    number = max(citation.number for citation in citations) + 1
+    drafts = verified([cite(number, quotes[0], 0, 0)], library.document)
+    return tuple(_moved(draft, offset, offset + len(draft.quote)) for draft in drafts)
+
+
+def _numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+", text))
 
 
 def _generate(
-    prepared: Prepared, library: Library, embed: Embed, model: BaseChatModel, contact: str
+    prepared: Prepared, library: Library, judgement: Judgement, embed: Embed, model: BaseChatModel, contact: str
 ) -> Iterator[Event | Draft]:
     hits = _with_neighbours(library, prepared.found.hits)
     codes = passage_codes(hits)
@@ -168,7 +198,7 @@ def _generate(
     for citation in citations:
         yield Cited(citation)
     if not citations:
-        quoted, sources = quote_passages(prepared, library, most=2, offset=len(text) + len(_FALLBACK))
+        quoted, sources = quote_passages(prepared, library, judgement, most=2, offset=len(text) + len(_FALLBACK))
         if sources:
             yield from say(_FALLBACK + quoted)
             for citation in sources:

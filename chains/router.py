@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from chains.combine import FOLDS, Numbers, Softmax, fit_scaled, judge_unseen, level_for
 from chains.errors import TurnError
+from chains.evidence import evidence, strong_words
 from chains.first_stage import LIBRARY, WIDTH, FirstStage, Read, RouterInput
-from chains.support import LEAST_EVIDENCE, Support, evidence, fit_support, strong_words
 from chains.turn import BASE_MODEL, Route, RouteDecision, RouteOption
 from chains.utterances import Label, Utterances, cached_vectors, gather_utterances
 from desk.config import RoutingSettings
@@ -43,11 +43,10 @@ expected calibration errors of .049 and .032."""
 
 @dataclass(frozen=True, slots=True)
 class GoldenRoute:
-    """A development example for the second stage; `refused` says that no document answers it."""
+    """A development example for the second stage."""
 
     given: RouterInput
     route: Route
-    refused: bool
 
 
 class Router:
@@ -70,7 +69,6 @@ class Router:
         self._level = 0.5
         self._usual: Numbers = np.zeros(WIDTH)
         self._rescue: float | None = None
-        self._support: Support | None = None
         self._judged: Numbers | None = None
 
     @property
@@ -97,10 +95,6 @@ class Router:
         if len(set(routes)) < 3:
             return
         self._fit_second(np.stack(rows), routes, found)
-        if golden:
-            asked = [example.route in (Route.RETRIEVAL, Route.NONE) for example in golden]
-            answered = np.array([example.route is Route.RETRIEVAL and not example.refused for example in golden])
-            self._support = fit_support(np.stack([one.support for one in read])[asked], answered[asked])
 
     def decide(self, given: RouterInput) -> RouteDecision:
         """The route, with its probabilities and the reason in words. A choice of the sender always wins."""
@@ -122,16 +116,6 @@ class Router:
     def nearest(self, vector: Vectors) -> float:
         """The cosine of the utterance nearest to `(d,)` that is no question to the documents."""
         return self._first.nearest(vector, Route.RETRIEVAL)
-
-    def answerable(self, given: RouterInput) -> bool:
-        """Whether the documents hold enough on the question to quote from them at all."""
-        if not given.found.hits:
-            return False
-        if self._support is None:
-            return evidence(given.found) >= LEAST_EVIDENCE
-        if self._rescue is not None and evidence(given.found) >= self._rescue:
-            return True
-        return self._support.holds(self._first.read(given).support)
 
     def as_runnable(self) -> RunnableLambda[RouterInput, RouteDecision]:
         """The router as a LangChain runnable."""

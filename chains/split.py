@@ -64,7 +64,7 @@ def _stands(part: Prepared, added: bool) -> bool:
     """Whether a piece has a route of its own: a question, a fault that an adapter knows, or clearly nothing of ours."""
     decision = part.decision
     if decision.route is Route.RETRIEVAL:
-        return part.answerable and (added or asks(part.turn.question))
+        return bool(part.found.hits) and (added or asks(part.turn.question))
     if decision.route is Route.NONE:
         return decision.probabilities[Route.NONE] >= CLEARLY_OUTSIDE and asks(part.turn.question)
     return decision.route is Route.ADAPTER

@@ -11,6 +11,7 @@ from adapters.engine import Engine, Message
 from adapters.errors import ModelError
 from chains.citations import Embed
 from chains.errors import TurnError
+from chains.judge import Judge
 from chains.prepared import Draft, Prepared
 from chains.retrieval import quote_passages, say, search_in_force
 from chains.turn import Cited, Event, Filled
@@ -46,7 +47,7 @@ def look_up(
 
 
 def run_workflow(
-    prepared: Prepared, workflow: WorkflowFile, engine: Engine, library: Library
+    prepared: Prepared, workflow: WorkflowFile, engine: Engine, library: Library, judge: Judge
 ) -> Iterator[Event | Draft]:
     """Fields first, then the drafted reply with cited passages, and last a Draft."""
     ticket = ticket_text(prepared.standalone)
@@ -63,7 +64,8 @@ def run_workflow(
     strong = tuple(hit for hit in prepared.found.hits if hit.evidence >= DRAFT_EVIDENCE)
     turn = replace(prepared.turn, question=ticket)
     about = replace(prepared, turn=turn, standalone=ticket, found=replace(prepared.found, hits=strong))
-    quoted, citations = quote_passages(about, library, most=2, offset=len(opening)) if strong else ("", ())
+    judgement = judge.judge(ticket, about.found)
+    quoted, citations = quote_passages(about, library, judgement, most=2, offset=len(opening))
     yield from say(quoted or _NO_PASSAGE)
     for citation in citations:
         yield Cited(citation)

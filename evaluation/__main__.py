@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ TITLES = {
     "out_of_scope_refused": "Out of scope refused",
     "unanswerable_refused": "Unanswerable from the documents refused",
     "answerable_refused": "Answerable but refused (lower is better)",
+    "contradiction_shown": "What an older document says is shown",
     "several_parted": "Several intents parted",
     "several_right": "Several intents, every part right",
     "one_parted": "One intent, but parted (lower is better)",
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     desk.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     desk.add_argument("--only", action="append", default=[], metavar="PART", help="`turns` or an adapter; repeatable")
     desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
+    desk.add_argument("--floors", action="store_true", help="fail where a figure is below evaluation/floors.json")
     follow_ups = commands.add_parser("follow-ups", help="fit and measure the follow-up rule on the development turns")
     follow_ups.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
     refit = commands.add_parser(
@@ -93,7 +95,28 @@ def main(arguments: list[str] | None = None) -> int:
         "--report", type=Path, metavar="FILE", help="write an HTML page with figures (or into a folder)"
     )
     routing.add_argument("--desk", type=Path, default=None, help="desk whose embedding model to use")
+    answers = commands.add_parser(
+        "answers",
+        help="answers from documents: the sentence quoted, the passage cited, the unanswerable refused",
+        description="Asks questions over a corpus as the chat does with Documents chosen. Give your own set (--corpus, "
+        "--questions; the last line is one JSON object), or --data for XQuAD-en, whole and with each question's own "
+        "paragraph taken away for every other question.",
+    )
+    answers.add_argument("--corpus", type=Path, metavar="JSONL", help='rows {"_id", "title", "text"}')
+    answers.add_argument(
+        "--questions", type=Path, metavar="JSONL", help='rows {"question", "answerable", "passage_id", "answers"}'
+    )
+    answers.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's file")
+    answers.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
+    answers.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
+    judge = commands.add_parser("judge", help="fit the judge of sentences anew and write its weights (an hour)")
+    judge.add_argument("--out", type=Path, default=None, metavar="FILE", help="instead of the one that is used")
+    judge.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
     options = parser.parse_args(arguments)
+    if options.command == "answers":
+        own = [options.corpus, options.questions]
+        if (options.data is None) != all(own) or (options.data and any(own)):
+            answers.error("give --corpus and --questions, or --data alone")
     if options.command == "routing":
         _check_routing(routing, options)
     if options.command == "retrieval":
@@ -114,6 +137,15 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "routing" and (options.data or options.train):
             _routing(settings.index, options)
             return 0
+        if options.command == "answers":
+            _answers(settings.index, options)
+            return 0
+        if options.command == "judge":
+            from chains.judge import WEIGHTS
+            from evaluation.judge import fit_judge
+
+            print(fit_judge(settings.index, options.out or WEIGHTS))
+            return 0
         if options.command == "refit" and options.forget:
             _forget(settings)
             return 0
@@ -122,8 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
         board = assemble(settings)
         try:
             if options.command == "desk":
-                _desk(board, options)
-            elif options.command == "routing":
+                return _desk(board, options)
+            if options.command == "routing":
                 _route_turns(board, options.report)
             elif options.command == "refit":
                 _refit(board, options)
@@ -195,6 +227,25 @@ def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
         _print_figures(report)
 
 
+def _answers(settings: "IndexSettings", options: argparse.Namespace) -> None:
+    from evaluation.answers import figures, measure_answers, measure_xquad, missed
+
+    if options.data is None:
+        outcomes = measure_answers(options.corpus, options.questions, settings)
+    else:
+        outcomes, parted = measure_xquad(options.data, settings)
+        print(f"with every other question's paragraph taken away: {json.dumps(_rounded(figures(parted)))}")
+    if options.misses:
+        rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in missed(outcomes)]
+        options.misses.write_text("".join(rows), encoding="utf-8")
+    print(json.dumps(_rounded(figures(outcomes))))
+
+
+def _rounded(values: "Mapping[str, float]") -> dict[str, float | None]:
+    """JSON has no NaN: what could not be counted is null."""
+    return {name: None if value != value else round(value, 4) for name, value in values.items()}
+
+
 def _check_routing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     own = [options.train, options.val, options.test]
     if (any(own) and not all(own)) or (options.data and any(own)):
@@ -246,24 +297,36 @@ def _print_figures(report: "Mapping[str, Mapping[str, Measured]]") -> None:
             print(f"  {method:8} {key:9} {one.value:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f}){beside}")
 
 
-def _desk(board: "Switchboard", options: argparse.Namespace) -> None:
-    from evaluation.desk import confusion, measure_desk, misses
+def _desk(board: "Switchboard", options: argparse.Namespace) -> int:
+    """0, or 1 where a figure lies beyond its floor."""
+    from evaluation.desk import calibration, confusion, measure_desk, misses, refusal
+    from evaluation.floors import NAME, lost, read_floors
 
+    floors = read_floors(board.desk.root / "evaluation" / NAME) if options.floors else None
     asked, report = measure_desk(board, options.split, options.only)
     if options.misses:
         rows = misses(asked)
         options.misses.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    if options.json:
-        print(json.dumps({part: {k: v.to_json() for k, v in rows.items()} for part, rows in report.items()}))
-        return
-    for part, shares in report.items():
-        print(f"\n{part}" + (f" ({options.split})" if part == "turns" else ""))
-        for name, share in shares.items():
-            print(f"  {TITLES.get(name, name):42} {share}")
+    told: dict[str, Any] = {part: {k: v.to_json() for k, v in rows.items()} for part, rows in report.items()}
     if asked:
-        print(
-            "\nroutes (gold -> given): " + ", ".join(f"{a}->{b} {n}" for (a, b), n in sorted(confusion(asked).items()))
-        )
+        told["refusal"] = _rounded(refusal(asked))
+        told["calibration_error"] = round(calibration(asked), 4)
+    if options.json:
+        print(json.dumps(told))
+    else:
+        for part, shares in report.items():
+            print(f"\n{part}" + (f" ({options.split})" if part == "turns" else ""))
+            for name, share in shares.items():
+                print(f"  {TITLES.get(name, name):42} {share}")
+        if asked:
+            print(f"  {'Refusal, F1 over the unanswerable':42} {told['refusal']['f1']}  {told['refusal']}")
+            print(f"  {'Expected calibration error':42} {told['calibration_error']}")
+            routes = ", ".join(f"{a}->{b} {n}" for (a, b), n in sorted(confusion(asked).items()))
+            print(f"\nroutes (gold -> given): {routes}")
+    below = lost(report, floors) if floors else []
+    for sentence in below:
+        print(sentence, file=sys.stderr)
+    return 1 if below else 0
 
 
 if __name__ == "__main__":

@@ -36,13 +36,13 @@ _AnyRow = TypeVar("_AnyRow", CorpusRow, QueryRow)
 def read_rows(path: Path, kind: type[_AnyRow]) -> Iterator[_AnyRow]:
     """The rows of a JSONL file in order. Raises DeskError with file and line for a bad row or a second one of an id."""
     seen: set[str] = set()
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         try:
             row = kind.model_validate(json.loads(line))
         except json.JSONDecodeError as error:
             raise DeskError(f"{path}, line {number}: not JSON ({error.msg}): write one object a line.") from None
         except ValidationError as error:
-            raise DeskError(f"{path}, line {number}: {_first_fault(error.errors())}.") from None
+            raise DeskError(f"{path}, line {number}: {first_fault(error.errors())}.") from None
         if row.id in seen:
             raise DeskError(f"{path}, line {number}: the _id {row.id!r} stands twice: give each row its own.")
         seen.add(row.id)
@@ -54,7 +54,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
 
     Raises DeskError with file and line for a missing header, a bad row or a second judgement of a pair.
     """
-    lines = _lines(path)
+    lines = lines_of(path)
     number, header = next(lines, (1, ""))
     if header.rstrip("\n").split("\t") != _COLUMNS:
         raise DeskError(f"{path}, line {number}: the header is not {' '.join(_COLUMNS)}, parted by tabs: add it.")
@@ -72,7 +72,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     return {query: row for query, row in relevant.items() if row}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines that are not blank. Raises DeskError for a file that is missing or not UTF-8."""
     number = 0
     try:
@@ -86,7 +86,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DeskError(f"{path} cannot be read ({error.strerror}): check the path.") from None
 
 
-def _first_fault(errors: Any) -> str:
+def first_fault(errors: Any) -> str:
+    """The first fault that pydantic names, as a sentence."""
     where = ".".join(str(part) for part in errors[0]["loc"])
     return f"{where or 'the row'}: {errors[0]['msg']}"
 

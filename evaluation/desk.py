@@ -18,6 +18,7 @@ from chains.assistant import Assistant
 from chains.golden import GoldenPart, GoldenTurn, read_golden
 from chains.turn import Answer, Failed, Finished, Retrieved, Route, Turn
 from desk.config import WorkflowFile
+from evaluation.routing import calibration_error
 from index.document import ScoredPassage
 from index.embed import Embedder
 
@@ -92,14 +93,16 @@ def ask_golden(assistant: Assistant, turns: Sequence[GoldenTurn]) -> list[Asked]
 
 def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
     """Shares over the golden turns; a failed turn is wrong in all of them."""
-    documents = [one for one in asked if one.golden.passages]
-    adapters = [one for one in asked if one.golden.adapter]
-    outside = [one for one in asked if one.golden.route is Route.NONE]
-    unanswerable = [one for one in asked if one.golden.route is Route.RETRIEVAL and one.golden.refused]
     several = [one for one in asked if one.golden.parts]
+    single = [one for one in asked if not one.golden.parts]
+    documents = [one for one in single if one.golden.passages]
+    adapters = [one for one in single if one.golden.adapter]
+    outside = [one for one in single if one.golden.route is Route.NONE]
+    unanswerable = [one for one in asked if one.golden.route is Route.RETRIEVAL and one.golden.refused]
+    contradicted = [one for one in documents if one.golden.older]
     follow_ups = [one for one in documents if one.golden.history and one.golden.follow_up]
     return {
-        "route": _share(asked, _route_right),
+        "route": _share(single, _route_right),
         "adapter": _share(adapters, lambda one: bool(one.answer and one.answer.decision.adapter == one.golden.adapter)),
         "passage_in_5": _share(documents, lambda one: holds_gold(one.hits[:5], one.golden)),
         "passage_first": _share(documents, lambda one: holds_gold(one.hits[:1], one.golden)),
@@ -112,9 +115,10 @@ def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
             unanswerable, lambda one: bool(one.from_documents and one.from_documents.refused)
         ),
         "answerable_refused": _share(documents, lambda one: bool(one.from_documents and one.from_documents.refused)),
+        "contradiction_shown": _share(contradicted, lambda one: shows_older(one.from_documents, one.golden)),
         "several_parted": _share(several, lambda one: _parts(one) == len(one.golden.parts)),
         "several_right": _share(several, _parts_right),
-        "one_parted": _share([one for one in asked if not one.golden.parts], lambda one: _parts(one) > 0),
+        "one_parted": _share(single, lambda one: _parts(one) > 0),
     }
 
 
@@ -139,6 +143,45 @@ def holds_facts(answer: Answer | None, golden: GoldenTurn | GoldenPart) -> bool:
         return False
     text = _flat(answer.text)
     return all(any(_flat(alternative) in text for alternative in group) for group in golden.facts)
+
+
+def shows_older(answer: Answer | None, golden: GoldenTurn) -> bool:
+    """Whether what holds is told, and what an older document says instead is cited beside it."""
+    if answer is None or not holds_facts(answer, golden):
+        return False
+    return any(
+        citation.document == older.document and _flat(older.quote) in _flat(citation.passage_text)
+        for citation in answer.citations
+        for older in golden.older
+    )
+
+
+def refusal(asked: Sequence[Asked]) -> dict[str, float]:
+    """Precision, recall and F1 of refusing, with Documents chosen, what no document answers; NaN without any."""
+    told = [one for one in asked if one.from_documents and not one.golden.parts]
+    refused = [one for one in told if one.from_documents and one.from_documents.refused]
+    rightly = sum(one.golden.refused for one in refused)
+    wanted = sum(one.golden.refused for one in told)
+    precision = rightly / len(refused) if refused else math.nan
+    recall = rightly / wanted if wanted else math.nan
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0,
+    }
+
+
+def calibration(asked: Sequence[Asked]) -> float:
+    """The expected calibration error of the likeliest route's probability, 15 bins of equal width; parts left out."""
+    decisions = [
+        (max(one.answer.decision.probabilities.values()), _route_right(one))
+        for one in asked
+        if one.answer and not one.golden.parts and not one.answer.decision.own
+    ]
+    if not decisions:
+        return math.nan
+    stated, right = np.array(decisions, dtype=np.float64).T
+    return calibration_error(stated, right.astype(np.bool_))
 
 
 def cites_gold(answer: Answer | None, golden: GoldenTurn) -> bool:

@@ -67,7 +67,7 @@ def try_refit(board: Switchboard, least: int) -> Refit:
     weighed = weigh(votes(records), board.embedder.embed_queries, least)
     learned = [one for one, _ in weighed.learned]
     router = fit_router(board.desk.chains, board.library, board.embedder, board.engine, learned)
-    candidate = Assistant(board.desk.chains, board.library, board.embedder, board.engine, router)
+    candidate = Assistant(board.desk.chains, board.library, board.embedder, board.engine, router, board.assistant.judge)
     golden = read_golden(board.desk.chains.golden_dev) if board.desk.chains.golden_dev.exists() else []
     routed = [(turn, label_of(board.assistant, turn), label_of(candidate, turn)) for turn in golden]
     return Refit(

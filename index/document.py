@@ -127,6 +127,8 @@ NO_GROUPS: frozenset[str] = frozenset()
 class SearchResult:
     """Hits, best first, and what the library as a whole says about the query.
 
+    `older` are out-of-date hits that whoever searched left out.
+
     `known_terms` is the share, weighted by rarity, of the query's terms that occur anywhere in the readable
     collections; 0.0 for a query that has no terms beside stop words. `term_weights` gives each query term's
     rarity, which `index.search.coverage` weighs a text with.
@@ -135,3 +137,4 @@ class SearchResult:
     hits: tuple[ScoredPassage, ...]
     known_terms: float
     term_weights: Mapping[str, float] = field(default_factory=dict)
+    older: tuple[ScoredPassage, ...] = ()

@@ -49,21 +49,26 @@ def model_folder() -> Path:
 
 
 @cache
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    made = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    made.no_padding()
+    made.no_truncation()
+    return made
+
+
+def cut_to_fit(ids: list[int]) -> list[int]:
+    """At most MAX_TOKENS token ids, the last of them as it was."""
+    return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
 
 
 def token_counter() -> Callable[[str], int]:
     """A function that counts MiniLM's tokens in a text, without those that mark its start and end."""
-    tokenizer = _tokenizer()
+    own = tokenizer()
 
     def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(own.encode(text, add_special_tokens=False).ids)
 
     return count
 
@@ -78,16 +83,14 @@ class MiniLM:
     """
 
     def __init__(self, models: Path, threads: int = 2) -> None:
-        folder = models / f"{MODEL_NAME}-{WEIGHTS_SHA256[:12]}-{CONVERSION}"
-        if not _is_intact(folder):
-            _convert(folder)
-        self._tokenizer = _tokenizer()
+        folder = converted(models, f"{MODEL_NAME}-{WEIGHTS_SHA256[:12]}-{CONVERSION}", _save_pooled)
+        self._tokenizer = tokenizer()
         self._path = folder / "model.xml"
         self._threads = threads
-        self._one_by_one = _compiled(self._path, "f32", threads, streams=1)
-        with _FIRST_USE:
+        self._one_by_one = compiled(self._path, "f32", threads, streams=1)
+        with FIRST_USE:
             self.embed_queries([""])
-        self._many: tuple[_Requests, ThreadPoolExecutor] | None = None
+        self._many: tuple[Requests, ThreadPoolExecutor] | None = None
         self._compiling = threading.Lock()
 
     @property
@@ -103,8 +106,10 @@ class MiniLM:
         requests, workers = self._for_passages()
         rows = self._tokens(texts)
         vectors = np.empty((len(rows), DIMENSION), dtype=np.float32)
-        batches = _batches(rows, _PASSAGES)[::-1]  # the longest first, so that no worker is left with it at the end
-        found = workers.map(lambda batch: _infer([rows[index] for index in batch], requests), batches)
+        batches = batches_by_length(rows, _PASSAGES)[
+            ::-1
+        ]  # the longest first, so that no worker is left with it at the end
+        found = workers.map(lambda batch: infer([rows[index] for index in batch], requests), batches)
         for batch, part in zip(batches, found, strict=True):
             vectors[batch] = part
         return vectors
@@ -113,42 +118,41 @@ class MiniLM:
         """(n, 384) float32, rows of length 1: the model has no prompts, so this is `embed` in full precision."""
         rows = self._tokens(texts)
         vectors = np.empty((len(rows), DIMENSION), dtype=np.float32)
-        for batch in _batches(rows, _QUERIES):
-            vectors[batch] = _infer([rows[index] for index in batch], self._one_by_one)
+        for batch in batches_by_length(rows, _QUERIES):
+            vectors[batch] = infer([rows[index] for index in batch], self._one_by_one)
         return vectors
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = [item.ids for item in self._tokenizer.encode_batch(list(texts))]
-        return [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]] for ids in encoded]
+        return [cut_to_fit(item.ids) for item in self._tokenizer.encode_batch(list(texts))]
 
-    def _for_passages(self) -> "tuple[_Requests, ThreadPoolExecutor]":
+    def _for_passages(self) -> "tuple[Requests, ThreadPoolExecutor]":
         """Compiled at the first passage: a start with a finished index needs none.
 
         Each thread runs a batch of its own, and none waits for another after every operation.
         """
         with self._compiling:
             if self._many is None:
-                precision = "bf16" if _has_bfloat16() else "f32"
-                requests = _compiled(self._path, precision, self._threads, streams=self._threads)
+                precision = "bf16" if has_bfloat16() else "f32"
+                requests = compiled(self._path, precision, self._threads, streams=self._threads)
                 self._many = requests, ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
             return self._many
 
 
-_FIRST_USE = threading.Lock()
+FIRST_USE = threading.Lock()
 """OpenVINO 2026.4 prepares the reading of results at the first one, while it gives up Python's lock: two threads that
 read their first results at once wait for each other for ever. So one text is embedded before there are threads."""
-_Requests = queue.LifoQueue[Any]
+Requests = queue.LifoQueue[Any]
 """Requests of one compiled model, each for one thread at a time."""
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether the processor itself computes in bfloat16: where it is emulated, it is slower than float32."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _compiled(path: Path, precision: str, threads: int, streams: int) -> _Requests:
+def compiled(path: Path, precision: str, threads: int, streams: int) -> Requests:
     """Requests of the model, as many as there are threads (two at least); they share the streams."""
     import openvino
 
@@ -159,20 +163,20 @@ def _compiled(path: Path, precision: str, threads: int, streams: int) -> _Reques
         "NUM_STREAMS": streams,
     }
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    requests: _Requests = queue.LifoQueue()
+    requests: Requests = queue.LifoQueue()
     for _ in range(max(2, threads)):
         requests.put(compiled.create_infer_request())
     return requests
 
 
-def _batches(rows: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+def batches_by_length(rows: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     """The numbers of the rows by length, the shortest first, at most `most` together."""
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     return [order[first : first + most] for first in range(0, len(order), most)]
 
 
-def _infer(rows: Sequence[Sequence[int]], requests: _Requests) -> NDArray[np.float32]:
-    """(n, 384) float32 for n lists of token ids."""
+def infer(rows: Sequence[Sequence[int]], requests: Requests) -> NDArray[np.float32]:
+    """What the model gives for n lists of token ids: (n, ...) float32."""
     width = -(-max(len(row) for row in rows) // _PAD_TO) * _PAD_TO
     ids = np.zeros((len(rows), width), dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)
@@ -221,15 +225,20 @@ def check_weights(weights: Path) -> None:
         )
 
 
-def _convert(folder: Path) -> None:
-    """Writes the converted model beside `folder`, then renames it, so that a half-written one is never read."""
-    source = model_folder()
-    check_weights(source / "model.safetensors")
+def converted(models: Path, name: str, save: Callable[[Path], None]) -> Path:
+    """The folder of a converted model, which `save` writes as model.xml where it is not there whole.
+
+    It is written beside and renamed, so that a half-written one is never read. Raises EmbedderError.
+    """
+    folder = models / name
+    if _is_intact(folder):
+        return folder
+    check_weights(model_folder() / "model.safetensors")
     beside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
     beside.mkdir(parents=True)
     try:
         with quiet():
-            _save_converted(source, beside / "model.xml")
+            save(beside / "model.xml")
         described = json.dumps(_describe(beside), indent=2)
         (beside / "manifest.json").write_text(described, encoding="utf-8")
         if folder.exists() and not _is_intact(folder):
@@ -240,39 +249,34 @@ def _convert(folder: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
     if not _is_intact(folder):
         raise EmbedderError(f"The converted model could not be written to {folder}: check space and rights there.")
+    return folder
 
 
-def _save_converted(source: Path, target: Path) -> None:
-    import openvino
+def load_bert() -> Any:
+    """The published weights as a torch module without its pooling layer, in evaluation mode."""
     import torch
     from transformers import BertModel
 
-    bert = BertModel.from_pretrained(
-        source,
+    model = BertModel.from_pretrained(
+        model_folder(),
         local_files_only=True,
         attn_implementation="eager",
         add_pooling_layer=False,
         dtype=torch.float32,
-    ).eval()
+    )
+    return model.eval()
 
-    class Pooled(torch.nn.Module):
-        """Mean of the token vectors under the mask, scaled to length 1."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.bert = bert
-
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            weight = attention_mask.unsqueeze(-1).to(states.dtype)
-            mean = (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=-1)
+def save_as_openvino(module: Any, target: Path) -> None:
+    """Converts a torch module of (token ids, mask), each (n, width) int64, and writes it."""
+    import openvino
+    import torch
 
     example = (torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long))
     free = openvino.PartialShape([-1, -1])
     with torch.no_grad():
-        converted = openvino.convert_model(Pooled(), example_input=example, input=[free, free])
-    openvino.save_model(converted, str(target), compress_to_fp16=False)
+        model = openvino.convert_model(module, example_input=example, input=[free, free])
+    openvino.save_model(model, str(target), compress_to_fp16=False)
 
 
 @contextlib.contextmanager
@@ -297,3 +301,24 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def _save_pooled(target: Path) -> None:
+    import torch
+
+    bert = load_bert()
+
+    class Pooled(torch.nn.Module):
+        """Mean of the token vectors under the mask, scaled to length 1."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = bert
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            weight = attention_mask.unsqueeze(-1).to(states.dtype)
+            mean = (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+            return torch.nn.functional.normalize(mean, dim=-1)
+
+    save_as_openvino(Pooled(), target)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from app.assembly import Switchboard
+    from chains.judge import Judge
     from desk.config import IndexSettings
     from index.library import Library
 
@@ -182,6 +183,14 @@ def desk(tmp_path: Path) -> Path:
     for name in ("desk.yaml", "routes.yaml", "workflows/triage.yaml"):
         shutil.copy(DEFAULT_DESK / name, root / name)
     return root
+
+
+@pytest.fixture(scope="session")
+def judge(state_folder: Path) -> "Judge":
+    """The shipped judge of sentences."""
+    from chains.judge import open_judge
+
+    return open_judge(state_folder / "models", 2)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ class Torn(Router):
 def torn(board: Switchboard, when: str = "ask", alternative: RouteOption = ADVICE) -> Assistant:
     settings = replace(board.desk.chains, when_ambiguous=when)
     router = Torn(board.assistant.router, alternative)
-    return Assistant(settings, board.library, board.embedder, board.engine, router)
+    return Assistant(settings, board.library, board.embedder, board.engine, router, board.assistant.judge)
 
 
 def finished(assistant: Assistant, turn: Turn) -> Answer:

@@ -173,7 +173,7 @@ def test_nothing_changes_until_it_is_applied_and_all_of_it_can_be_undone(own_boa
 def chance_of_an_adapter(board: Switchboard) -> float:
     """For QUESTION, by a router fitted now."""
     router = fit_router(board.desk.chains, board.library, board.embedder, board.engine)
-    assistant = Assistant(board.desk.chains, board.library, board.embedder, board.engine, router)
+    assistant = Assistant(board.desk.chains, board.library, board.embedder, board.engine, router, board.assistant.judge)
     first = next(iter(assistant.answer(Turn(QUESTION))))
     assert isinstance(first, Routed)
     return first.decision.probabilities[Route.ADAPTER]

@@ -137,7 +137,7 @@ def golden() -> list[GoldenRoute]:
     rows = []
     for label, texts in ROWS.items():
         found = STRONG if label.route is Route.RETRIEVAL else WEAK
-        rows += [GoldenRoute(given(text, found), label.route, label.route is Route.NONE) for text in texts]
+        rows += [GoldenRoute(given(text, found), label.route) for text in texts]
     return rows
 
 
@@ -148,43 +148,11 @@ def test_what_looks_out_of_scope_is_rescued_by_a_clear_passage() -> None:
     assert fitted.decide(given("a poem about soup", STRONG)).route is Route.RETRIEVAL
 
 
-def test_what_documents_answer_is_judged_by_a_rule_fitted_on_development_turns() -> None:
-    """At one and the same evidence, below what is quoted without a fitted rule, the question's subject decides."""
-    faint = SearchResult((hit("The price is 5 EUR.", similarity=0.1),), 0.3)
-    asked = [
-        "price of a dock",
-        "leave days left",
-        "price of a screen",
-        "days of leave",
-        "price of a mouse",
-        "leave price",
-    ]
-    strays = ["soup recipe", "a football poem", "recipe of soup", "a poem", "football soup", "write football"]
-    unfitted, fitted = router(), router()
-    fitted.fit_evidence(
-        [
-            *(GoldenRoute(given(text, faint), Route.RETRIEVAL, False) for text in asked),
-            *(GoldenRoute(given(text, faint), Route.NONE, True) for text in strays),
-            *(row for row in golden() if row.route in (Route.ADAPTER, Route.BOTH)),
-        ]
-    )
-    assert fitted.answerable(given("price of a cable", faint)) and not unfitted.answerable(given("price", faint))
-    assert not fitted.answerable(given("poem on soup", faint))
-
-
-def test_without_enough_development_turns_the_evidence_decides() -> None:
-    fitted = router()
-    fitted.fit_evidence(golden())
-    assert fitted.answerable(given("price of a dock", STRONG))
-    assert not fitted.answerable(given("price of a dock", WEAK))
-    assert not fitted.answerable(given("price of a dock", SearchResult((), 0.0)))
-
-
 def test_more_of_what_is_out_of_scope_is_declined_where_a_desk_states_a_higher_recall() -> None:
     """The same turns, some of them out of scope in words that the documents use."""
     turns = [
         *golden(),
-        *(GoldenRoute(given(text, STRONG), Route.NONE, True) for text in ("price of a football", "leave a poem")),
+        *(GoldenRoute(given(text, STRONG), Route.NONE) for text in ("price of a football", "leave a poem")),
         *(row for row in golden() if row.route is not Route.NONE),
     ]
     declined = {}
