@@ -105,9 +105,10 @@ class Conversation:
         """What a turn at place `before` can refer to."""
         return tuple(shown.exchange for shown in self.turns[:before] if shown.exchange)
 
-    def begin_second(self, first: Shown) -> Shown:
+    def begin_second(self, first: Shown, option: RouteOption) -> Shown:
         """Another answer to a turn's question, which grows beside the first; what else grows ends where it is."""
-        first.second = self.growing = Shown(first.asked, anchor=f"{first.anchor}b")
+        second = Shown(first.asked, anchor=f"{first.anchor}b", option=option, may_ask=False)
+        first.second = self.growing = second
         return first.second
 
     def settle(self, place: int, keep_second: bool) -> None:
@@ -128,7 +129,7 @@ class Conversation:
             if shown.second is not None:
                 both = shown.answer is not None and shown.second.answer is not None
                 html = feedback.side_by_side(place, html, self._html(shown.second), both)
-            elif shown.answer is not None and not shown.answer.clarify:
+            elif shown.answer is not None and not shown.answer.clarify and not shown.answer.parts:
                 ways = feedback.other_ways(self.ways, shown.answer.decision)
                 html += feedback.row_under(place, shown.thumb, ways)
             row: dict[str, Any] = {"role": "assistant", "content": html}

@@ -56,7 +56,8 @@ def take_reply(turn: Turn, titles: Mapping[str, str]) -> Turn:
     said, last = _plain(turn.question), turn.history[-1]
     for option in last.options:
         if said == _plain(label(option, titles)):
-            return with_choice(replace(turn, question=last.question, history=turn.history[:-1]), option)
+            asked = replace(turn, question=last.question, history=turn.history[:-1], may_ask=False)
+            return asked if turn.route or turn.adapter else with_choice(asked, option)
     kept = tuple(past for past in turn.history if not past.options or said != _plain(past.question))
     return replace(turn, history=kept, may_ask=turn.may_ask and len(kept) == len(turn.history))
 

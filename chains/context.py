@@ -59,7 +59,8 @@ def look_around(
     message, condensed, place = embed([understood.message, understood.condensed, understood.place])
 
     def read(text: str, vector: Vector) -> SearchResult:
-        return search_in_force(library, text, vector, READ, collections)
+        # The last answer's words, which the place has, say nothing about whether the past is meant.
+        return search_in_force(library, text, vector, READ, collections, meant=understood.condensed)
 
     meant = read(understood.condensed, _between(message, condensed, 0.5))
     readings = [
@@ -76,7 +77,7 @@ def look_around(
     known = sum(one.found.known_terms * one.weight for one in readings if not one.is_place)
     new = set(query_terms(understood.message))
     weights = {term: rarity * (NEW_WORDS if term in new else follows) for term, rarity in meant.term_weights.items()}
-    return SearchResult(tuple(_blended(readings)[:k]), known, weights), False
+    return SearchResult(tuple(_blended(readings)[:k]), known, weights, meant.older), False
 
 
 def _between(one: Vector, other: Vector, share: float) -> Vector:

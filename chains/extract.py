@@ -111,7 +111,9 @@ def choose_quotes(
         units = passages[number]
         if (number, place) in taken or (quotes and words + units[place].words > ANSWER_WORDS):
             continue
-        first, last = _grown(units, place, {at for owner, at in taken if owner == number}, question)
+        closed = {at for owner, at in taken if owner == number}
+        limit = min(QUOTE_WORDS, ANSWER_WORDS - words)
+        first, last = _grown(units, place, closed, question, limit)
         taken.update((number, at) for at in range(first, last + 1))
         reached += sum(units[at].odds for at in range(first, last + 1))
         quote = Quote(hits[number], units[first].start, units[last].end, -less)
@@ -121,15 +123,15 @@ def choose_quotes(
     return quotes
 
 
-def _grown(units: Sequence[_Unit], place: int, taken: set[int], question: str) -> tuple[int, int]:
-    """First and last unit of the quote around `place`: while all of it stays short, what it leans on joins, and then
-    what follows."""
+def _grown(units: Sequence[_Unit], place: int, taken: set[int], question: str, limit: int) -> tuple[int, int]:
+    """First and last unit of the quote around `place`: while it has no more than `limit` words, what it leans on joins,
+    and then what follows."""
     words = units[place].words
     first = last = place
 
     def joins(at: int) -> bool:
         free = 0 <= at < len(units) and at not in taken and not _is_about_itself(units[at].text, question)
-        return free and words + units[at].words <= QUOTE_WORDS
+        return free and words + units[at].words <= limit
 
     while _LEANS.match(units[first].text) and joins(first - 1) and units[first - 1].words <= LEANT_ON_WORDS:
         first -= 1

@@ -25,10 +25,9 @@ STAND_INS = 60
 """Utterances per route that models score which never saw them: they stand for golden turns where a desk has none."""
 SHARPNESS = 10.0
 """What scores are multiplied with before the softmax where there are too few utterances to fit it."""
-_NEAR = slice(4, 8)
 LIBRARY = slice(8, 12)
 WIDTH = 13
-"""Where a row has how near each route's utterances are, and what the library says; and how long it is."""
+"""Where a row has what the library says, and how long it is."""
 _FORM = 1
 """Raised when what is kept of a fit changes: it is then fitted again."""
 
@@ -128,7 +127,7 @@ class FirstStage:
         self._sharpness = fit_sharpness([self._unseen], [self._stand_in_labels]) if enough else SHARPNESS
 
     def _row(self, given: RouterInput, values: Vectors, cosines: Vectors) -> Numbers:
-        """`(WIDTH,)`: per route the best score and how near its utterances are (_NEAR), LIBRARY, and the form."""
+        """`(WIDTH,)`: per route the best score and how near its utterances are, LIBRARY, and the form."""
         scores, near = [], []
         for route, members in self._members.items():
             scores.append(float(values[members].max()) if members else 0.0)

@@ -135,7 +135,7 @@ class Judge:
             text, passage = texts[place], hits[place].passage
             spans = sentences(passage.text, len(text) - len(passage.text))
             begins = np.searchsorted(tokens.starts[1:-1], [start for start, _ in spans])
-            known[text] = _Read(tokens.vectors[1:-1], begins)
+            known[text] = _Read(tokens.vectors[1:-1].copy(), begins)  # not a view of the whole batch
         with self._lock:
             self._passages.update(known)
             while len(self._passages) > REMEMBERED:

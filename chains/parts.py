@@ -26,29 +26,39 @@ def in_parts(
     standalone: str, parts: Sequence[Planned], respond: Respond, clock: Clock
 ) -> Generator[Event, None, Answer]:
     """The parts' events one after the other, each part's text under its heading, and one answer of all."""
-    length, cited, answers = 0, 0, list[Answer]()
+    length, numbers, answers = 0, dict[str, int](), list[Answer]()
     for number, part in enumerate(parts, 1):
         yield Part(number, len(parts), part.heading)
         head = _opening(part.heading, first=number == 1)
         clock.first_token()
         yield from say(head)
         length += len(head)
-        answer = yield from _placed(respond(part.prepared, part.clock), length, cited)
-        citations = tuple(moved(citation, 0, cited) for citation in answer.citations)
+        answer = yield from _placed(respond(part.prepared, part.clock), length, numbers)
+        citations = tuple(moved(citation, 0, _number(citation, numbers)) for citation in answer.citations)
         answers.append(replace(answer, citations=citations, heading=part.heading))
-        length, cited = length + len(answer.text), max((one.number for one in citations), default=cited)
+        length += len(answer.text)
     for step in PREPARING:
-        clock.timings_ms[step] = sum(part.clock.timings_ms.get(step, 0.0) for part in parts)
+        if any(step in part.clock.timings_ms for part in parts):
+            clock.timings_ms[step] = sum(part.clock.timings_ms.get(step, 0.0) for part in parts)
     clock.since_start("total")
     return _together(standalone, answers, clock.timings_ms)
 
 
-def _placed(response: Generator[Event, None, Answer], offset: int, number: int) -> Generator[Event, None, Answer]:
+def _number(citation: Citation, numbers: dict[str, int]) -> int:
+    """The number of a citation's passage, which is the same in all parts."""
+    return numbers.setdefault(citation.passage, len(numbers) + 1)
+
+
+def _placed(
+    response: Generator[Event, None, Answer], offset: int, numbers: dict[str, int]
+) -> Generator[Event, None, Answer]:
     """The response with its citations moved to where its text stands."""
     try:
         while True:
             event = next(response)
-            yield Cited(moved(event.citation, offset, number)) if isinstance(event, Cited) else event
+            if isinstance(event, Cited):
+                event = Cited(moved(event.citation, offset, _number(event.citation, numbers)))
+            yield event
     except StopIteration as end:
         answer: Answer = end.value
         return answer
@@ -69,11 +79,11 @@ def _opening(heading: str, first: bool) -> str:
 _BETWEEN = "\n\n"
 
 
-def moved(citation: Citation, offset: int, number: int = 0) -> Citation:
-    """The citation in a text that its own begins `offset` code points into, behind `number` other passages."""
+def moved(citation: Citation, offset: int, number: int | None = None) -> Citation:
+    """The citation in a text that its own begins `offset` code points into, with another number if one is given."""
     return replace(
         citation,
-        number=citation.number + number,
+        number=citation.number if number is None else number,
         answer_start=citation.answer_start + offset,
         answer_end=citation.answer_end + offset,
     )

@@ -15,7 +15,9 @@ from chains.judge import Judge, Judgement
 from chains.prepared import Draft, Prepared
 from chains.prompts import READER, UNSURE_OPENING, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
+from index.chunk import sentences
 from index.document import ScoredPassage, SearchResult
+from index.lexical import query_terms
 from index.library import Library
 from index.related import RelatedDocument
 
@@ -77,11 +79,19 @@ _SPARE = 4
 
 
 def search_in_force(
-    library: Library, question: str, vector: NDArray[np.float32], k: int, collections: frozenset[str]
+    library: Library,
+    question: str,
+    vector: NDArray[np.float32],
+    k: int,
+    collections: frozenset[str],
+    meant: str | None = None,
 ) -> SearchResult:
-    """The library's `k` best passages for a question, without out-of-date ones that it does not mean."""
+    """The library's `k` best passages for a question, without out-of-date ones that it does not mean.
+
+    `meant` says whether the past is meant, where `question` is not what the sender asked.
+    """
     found = library.search(question, vector, k + _SPARE, collections)
-    current = in_force(question, found.hits)
+    current = in_force(question if meant is None else meant, found.hits)
     older = tuple(hit for hit in found.hits if hit not in current)
     return replace(found, hits=current[:k], older=older)
 
@@ -150,32 +160,37 @@ def _extract(
 
 
 _OLDER = "\n\nAn older document, which no longer applies, says: "
-AS_LIKELY = 0.3
-"""A sentence of an out-of-date document is shown beside the answer from this share of the quoted sentence's odds on."""
+AS_LIKELY = 0.005
+ALIKE = 0.4
+"""What an out-of-date document says is shown from this share of the quoted sentence's odds on, if this share of its
+words stands in the quotes: then it says something else of the same matter. If it is likelier than they are, it is shown
+anyhow. Chosen on the development turns, of which 21 find such a document and six have one that contradicts."""
 
 
 def _contradicted(
     prepared: Prepared, library: Library, judge: Judge, citations: Sequence[Citation], offset: int
 ) -> tuple[Citation, ...]:
-    """What an out-of-date document answers instead, about as clearly and in other numbers; at most one."""
+    """What an out-of-date document says of the same matter instead; at most one quote."""
     found = prepared.found
     if not found.older:
         return ()
     judgement = judge.judge(prepared.standalone, replace(found, hits=found.hits + found.older))
     current = max(float(odds.max(initial=0.0)) for odds in judgement.sentences[: len(found.hits)])
-    quotes = choose_quotes(
-        prepared.standalone, found.older, replace(judgement, sentences=judgement.sentences[len(found.hits) :]), 1
-    )
-    said = " ".join(citation.quote for citation in citations)
-    if not quotes or quotes[0].score < AS_LIKELY * current or not _numbers(quotes[0].text) - _numbers(said):
+    past = replace(judgement, sentences=judgement.sentences[len(found.hits) :])
+    quotes = choose_quotes(prepared.turn.question, found.older, past, 1)
+    if not quotes or quotes[0].score < current * (AS_LIKELY if _is_of(quotes[0].text, citations) else 1):
         return ()
     number = max(citation.number for citation in citations) + 1
     drafts = verified([cite(number, quotes[0], 0, 0)], library.document)
     return tuple(_moved(draft, offset, offset + len(draft.quote)) for draft in drafts)
 
 
-def _numbers(text: str) -> set[str]:
-    return set(re.findall(r"\d+", text))
+def _is_of(text: str, citations: Sequence[Citation]) -> bool:
+    """Whether the first sentence of a text treats what is cited, in its words."""
+    start, end = sentences(text)[0]
+    own = set(query_terms(text[start:end]))
+    said = {term for citation in citations for term in query_terms(citation.quote)}
+    return len(own & said) >= ALIKE * len(own)
 
 
 def _generate(

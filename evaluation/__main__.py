@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TITLES = {
     "route": "Route right",
     "adapter": "Right adapter (of adapter turns)",
+    "adapter_sure": "An adapter's turn that it answers itself",
     "passage_in_5": "Gold passage in the first 5",
     "passage_first": "Gold passage first",
     "fact_in_answer": "Extractive answer holds the gold fact",

@@ -2,7 +2,7 @@
 no passage answers refused.
 
 Rows name their gold document and its answers, so any questions over any corpus can be measured. Nothing is chosen on
-them: the search, the quotes and the refusals are those of the chat.
+them: the quotes and the refusals are those of the chat, and the search is its hybrid one.
 """
 
 import json

@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from adapters.evaluate import answer_scores, field_scores, load_adapter
 from app.assembly import Switchboard
 from chains.assistant import Assistant
 from chains.golden import GoldenPart, GoldenTurn, read_golden
-from chains.turn import Answer, Failed, Finished, Retrieved, Route, Turn
+from chains.turn import Answer, Failed, Finished, Retrieved, Route, Routed, RouteDecision, Turn
 from desk.config import WorkflowFile
 from evaluation.routing import calibration_error
-from index.document import ScoredPassage
+from index.document import NO_GROUPS, ScoredPassage
 from index.embed import Embedder
 
 
@@ -54,20 +54,26 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A golden turn and what came of it, as routed and with Documents chosen."""
+    """A golden turn and what came of it, as routed and with Documents chosen.
+
+    `routed` is what the router decided: an answer's own decision may have left an unsure adapter for the documents.
+    """
 
     golden: GoldenTurn
     hits: tuple[ScoredPassage, ...]
     answer: Answer | None
     from_documents: Answer | None
+    routed: RouteDecision | None = None
 
 
-def ask(assistant: Assistant, turn: Turn) -> tuple[tuple[ScoredPassage, ...], Answer | None]:
-    """The hits and the answer; None for a turn that failed."""
+def ask(assistant: Assistant, turn: Turn) -> tuple[tuple[ScoredPassage, ...], Answer | None, RouteDecision | None]:
+    """The hits, the answer (None for a turn that failed) and the router's decision, of several parts the first's."""
     hits: tuple[ScoredPassage, ...] = ()
-    answer = None
+    answer = routed = None
     for event in assistant.answer(turn):
         match event:
+            case Routed(decision=decision):
+                routed = routed or decision
             case Retrieved(hits=found):
                 hits += found  # of a message with several intents, each part brings its own
             case Finished(answer=finished):
@@ -76,18 +82,19 @@ def ask(assistant: Assistant, turn: Turn) -> tuple[tuple[ScoredPassage, ...], An
                 print(f"failed: {turn.question[:80]!r}: {message}")
             case _:
                 pass
-    return hits, answer
+    return hits, answer, routed
 
 
 def ask_golden(assistant: Assistant, turns: Sequence[GoldenTurn]) -> list[Asked]:
     asked = []
+    readable = assistant.library.readable(NO_GROUPS)
     for golden in turns:
-        turn = Turn(golden.question, golden.exchanges)
-        hits, answer = ask(assistant, turn)
+        turn = Turn(golden.question, golden.exchanges, collections=readable)
+        hits, answer, routed = ask(assistant, turn)
         forced = None
         if golden.route is Route.RETRIEVAL:
-            forced = ask(assistant, Turn(golden.question, golden.exchanges, route=Route.RETRIEVAL))[1]
-        asked.append(Asked(golden, hits, answer, forced))
+            forced = ask(assistant, replace(turn, route=Route.RETRIEVAL))[1]
+        asked.append(Asked(golden, hits, answer, forced, routed))
     return asked
 
 
@@ -103,7 +110,8 @@ def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
     follow_ups = [one for one in documents if one.golden.history and one.golden.follow_up]
     return {
         "route": _share(single, _route_right),
-        "adapter": _share(adapters, lambda one: bool(one.answer and one.answer.decision.adapter == one.golden.adapter)),
+        "adapter": _share(adapters, lambda one: bool(one.routed and one.routed.adapter == one.golden.adapter)),
+        "adapter_sure": _share(adapters, lambda one: bool(one.answer and one.answer.decision.adapter)),
         "passage_in_5": _share(documents, lambda one: holds_gold(one.hits[:5], one.golden)),
         "passage_first": _share(documents, lambda one: holds_gold(one.hits[:1], one.golden)),
         "fact_in_answer": _share(documents, lambda one: holds_facts(one.from_documents, one.golden)),
@@ -123,9 +131,7 @@ def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
 
 
 def confusion(asked: Sequence[Asked]) -> Counter[tuple[str, str]]:
-    return Counter(
-        (one.golden.route.value, one.answer.decision.route.value if one.answer else "failed") for one in asked
-    )
+    return Counter((one.golden.route.value, one.routed.route.value if one.routed else "failed") for one in asked)
 
 
 def holds_gold(hits: Sequence[ScoredPassage], golden: GoldenTurn) -> bool:
@@ -174,9 +180,9 @@ def refusal(asked: Sequence[Asked]) -> dict[str, float]:
 def calibration(asked: Sequence[Asked]) -> float:
     """The expected calibration error of the likeliest route's probability, 15 bins of equal width; parts left out."""
     decisions = [
-        (max(one.answer.decision.probabilities.values()), _route_right(one))
+        (max(one.routed.probabilities.values()), _route_right(one))
         for one in asked
-        if one.answer and not one.golden.parts and not one.answer.decision.own
+        if one.routed and not one.golden.parts and not one.routed.own
     ]
     if not decisions:
         return math.nan
@@ -297,8 +303,8 @@ def misses(asked: Sequence[Asked]) -> list[dict[str, Any]]:
                     "faults": faults,
                     "question": golden.question,
                     "gold": golden.model_dump(mode="json", include={"route", "adapter", "passages", "facts"}),
-                    "routed": one.answer.decision.route.value if one.answer else None,
-                    "reason": one.answer.decision.reason if one.answer else None,
+                    "routed": one.routed.route.value if one.routed else None,
+                    "reason": one.routed.reason if one.routed else None,
                     "answer": shown.text[:400] if shown else None,
                     "hits": [f"{hit.path}#{hit.passage.section}" for hit in one.hits[:5]],
                 }
@@ -307,12 +313,11 @@ def misses(asked: Sequence[Asked]) -> list[dict[str, Any]]:
 
 
 def _route_right(one: Asked) -> bool:
-    if one.answer is None:
+    if one.routed is None:
         return False
-    decision = one.answer.decision
-    if one.golden.workflow and decision.workflow != one.golden.workflow:
+    if one.golden.workflow and one.routed.workflow != one.golden.workflow:
         return False
-    return decision.route is one.golden.route
+    return one.routed.route is one.golden.route
 
 
 def _parts(one: Asked) -> int:

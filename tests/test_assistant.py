@@ -277,3 +277,24 @@ def test_waiting_until_an_adapter_is_sure_changes_nothing_of_what_it_says(
     monkeypatch.setattr(board.engine, "adapters", free)
     assert finished(board, Turn(SYMPTOM)).text == waited.text
     assert waited.decision.route is Route.ADAPTER
+
+
+OLDER = "An older document, which no longer applies, says: "
+
+
+def test_what_an_older_document_says_instead_is_shown_and_cited_behind_what_holds(board: Switchboard) -> None:
+    answer = finished(board, Turn("Up to how many unused days of leave go into the next year?", route=Route.RETRIEVAL))
+    *current, older = answer.citations
+    assert current and all(not one.document.endswith("leave-policy-2024.md") for one in current)
+    assert older.document.endswith("leave-policy-2024.md") and "8 unused days" in older.quote
+    assert answer.text.index("5 unused days") < answer.text.index(OLDER) < older.answer_start
+    assert answer.text[older.answer_start : older.answer_end] == older.quote
+
+
+def test_what_was_said_of_an_older_document_does_not_bring_older_ones_back(board: Switchboard) -> None:
+    first = Turn("Up to how many unused days of leave go into the next year?", route=Route.RETRIEVAL)
+    past = Exchange(first.question, finished(board, first).text)
+    assert OLDER in past.answer
+    seen = events(board, Turn("and by when must they be used?", (past,), route=Route.RETRIEVAL))
+    hits = next(event.hits for event in seen if isinstance(event, Retrieved))
+    assert hits and not any(hit.outdated for hit in hits)

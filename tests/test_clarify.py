@@ -135,3 +135,17 @@ def test_retry_answers_a_question_that_was_put_back_and_keeps_what_was_chosen(bo
     talk.ask_again()
     list(page.answer(talk, "auto", "auto", ""))
     assert "You chose it-support" in talk.messages()[-1]["content"]
+
+
+def test_another_way_that_is_asked_for_after_a_word_is_the_one_that_answers(board: Switchboard) -> None:
+    past = Exchange(QUESTION, "Which one do you want?", (DOCUMENTS, ADVICE))
+    answer = finished(torn(board), Turn("Documents", (past,), route=Route.ADAPTER, adapter="it-support"))
+    assert (answer.standalone, answer.decision.adapter) == (QUESTION, "it-support")
+
+
+def test_a_passage_has_one_number_in_all_parts(board: Switchboard) -> None:
+    answer = finished(torn(board, "both", DOCUMENTS), Turn(QUESTION))
+    numbers = {}
+    for citation in answer.citations:
+        assert numbers.setdefault(citation.passage, citation.number) == citation.number
+    assert sorted(set(numbers.values())) == list(range(1, len(numbers) + 1))

@@ -48,7 +48,8 @@ class ChatPage:
                 case Noted(message=message):
                     shown.notice = message
                 case Failed(message=message):
-                    shown.html, shown.exchange, shown.finished = growing.head + render.failure(message), None, True
+                    shown.html, shown.finished = growing.html() + render.failure(message), True
+                    shown.exchange = Exchange(growing.understood, growing.text) if growing.text else None
                     yield
                     continue
                 case Finished(answer=answer):

@@ -66,7 +66,7 @@ class FeedbackHandlers:
         if press is None or first is None or first.answer is None or first.second is not None or way is None:
             yield gr.skip(), gr.skip()
             return
-        second = conversation.begin_second(first)
+        second = conversation.begin_second(first, way.option)
         yield conversation.messages(), conversation.panel()
         turn = Turn(
             question=first.asked,
