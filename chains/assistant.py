@@ -113,6 +113,7 @@ class Assistant:
         turn = replace(turn, question=cleaned(turn.question))
         if self.settings.english_only and (language := foreign_language(turn.question)):
             yield Noted(notice(language))
+            turn = replace(turn, history=())  # nothing tells whether such a message follows up
         clock = Clock.start()
         self._check(turn)
         turn = take_reply(turn, self._titles)

@@ -41,6 +41,8 @@ _LEANS = re.compile(
     re.IGNORECASE,
 )
 """How a sentence begins that can only be understood with the one before it."""
+_ROW = re.compile(r"[^:;\n]{1,60}: [^\n]*; [^:;\n]{1,60}: ")
+"""A table's row with its column names, which says all that it has to say."""
 _NUMBER = re.compile(r"\d")
 _STEP = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 _ABOUT_ITSELF = re.compile(
@@ -136,7 +138,7 @@ def _grown(units: Sequence[_Unit], place: int, taken: set[int], question: str, l
     while _LEANS.match(units[first].text) and joins(first - 1) and units[first - 1].words <= LEANT_ON_WORDS:
         first -= 1
         words += units[first].words
-    while joins(last + 1):
+    while not _ROW.match(units[place].text) and joins(last + 1):
         last += 1
         words += units[last].words
     return first, last

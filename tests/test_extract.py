@@ -119,3 +119,10 @@ def test_a_sentence_that_leans_on_a_short_one_brings_it_along() -> None:
         "Wages are paid", "Wages for all who work at the depots, in the offices and on the road are paid"
     )
     assert texts("on the Friday before a Sunday", hit(text))[0].startswith("If that is a Sunday")
+
+
+def test_a_row_of_a_table_is_quoted_alone() -> None:
+    rows = ["Item: Dock; Price: 219; Owner: Ann", "Item: Lamp; Price: 40; Owner: Bea", "Item: Mat; Price: 9; Owner: Cy"]
+    sure = np.array([0.96, 0.02, 0.02], dtype=np.float32)
+    quoted = choose_quotes("price of a dock", [hit("\n".join(rows))], Judgement((sure,), 0.0))
+    assert [quote.text for quote in quoted] == rows[:1]

@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from adapters.dataset import read_examples
+from app.assembly import Switchboard
 from chains.golden import read_golden
 from chains.language import LANGUAGES, foreign_language, notice
+from chains.turn import Exchange, Routed, Turn
 from desk.config import DEFAULT_DESK, load_desk
 
 FOREIGN = {
@@ -91,3 +93,10 @@ def test_a_desk_with_another_embedder_makes_no_statement(desk: Path) -> None:
     )
     (desk / "desk.yaml").write_text(text)
     assert not load_desk(desk).chains.english_only
+
+
+def test_a_message_in_another_language_does_not_take_the_last_question_along(board: Switchboard) -> None:
+    past = Exchange("How many days of leave may be carried over?", "At most 5 unused days move to the next year.")
+    seen = list(board.assistant.answer(Turn("Wie lange dauert eine Verbindung von zu Hause?", (past,))))
+    routed = next(event for event in seen if isinstance(event, Routed))
+    assert routed.standalone == "Wie lange dauert eine Verbindung von zu Hause?"
