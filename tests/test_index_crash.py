@@ -23,7 +23,9 @@ ENVIRONMENT = os.environ | {
 
 def program(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=3600, check=True)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, f"{arguments}: {done.stderr[-3000:]}"
+    return done
 
 
 @pytest.fixture(scope="module")
