@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _route(desk: "Desk", as_json: bool) -> int:
     from adapters.engine import Engine
     from chains.assistant import fit_router
-    from chains.router import RouterInput
+    from chains.first_stage import RouterInput
     from chains.workflow import look_up
     from index.document import NO_GROUPS
     from index.library import open_library

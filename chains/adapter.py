@@ -9,6 +9,8 @@ from adapters.decode import OPENING_TOKENS, confidence
 from adapters.errors import ModelError
 from chains.chat_model import PhiChatModel
 from chains.errors import TurnError
+from chains.extract import answers
+from chains.judge import Judge, Judgement
 from chains.parts import moved
 from chains.prepared import Draft, Prepared
 from chains.prompts import unsure_adapter, unsure_and_nothing
@@ -16,9 +18,7 @@ from chains.retrieval import say
 from chains.turn import BASE_MODEL, Cited, Event, Route, Routed, Token
 from chains.workflow import DRAFT_EVIDENCE
 
-Documents = Callable[[Prepared], Iterator[Event | Draft]]
-Answered = Callable[[Prepared], bool]
-"""Whether the passages of a turn hold an answer."""
+Documents = Callable[[Prepared, Judgement], Iterator[Event | Draft]]
 
 
 def answer_from_adapter(
@@ -26,7 +26,7 @@ def answer_from_adapter(
     model: PhiChatModel,
     least: float | None,
     documents: Documents,
-    answered: Answered,
+    judge: Judge,
     contact: str,
 ) -> Iterator[Event | Draft]:
     """Tokens, and last a Draft without citations: an adapter speaks from its weights.
@@ -42,7 +42,7 @@ def answer_from_adapter(
     try:
         for piece in pieces:
             if piece is None:
-                yield from _documents_instead(prepared, str(name), documents, answered, contact)
+                yield from _documents_instead(prepared, str(name), documents, judge, contact)
                 return
             said = True
             yield Token(piece)
@@ -77,7 +77,7 @@ def _once_sure(chunks: Iterator[AIMessage], needed: float) -> Iterator[str | Non
 
 
 def _documents_instead(
-    prepared: Prepared, name: str, documents: Documents, answered: Answered, contact: str
+    prepared: Prepared, name: str, documents: Documents, judge: Judge, contact: str
 ) -> Iterator[Event | Draft]:
     """What the documents say where the adapter is not sure; a refusal where they hold nothing close."""
     strong = tuple(hit for hit in prepared.found.hits if hit.evidence >= DRAFT_EVIDENCE)
@@ -85,13 +85,14 @@ def _documents_instead(
     decision = replace(prepared.decision, route=Route.RETRIEVAL, adapter=None, reason=reason)
     yield Routed(decision, prepared.standalone)
     about = replace(prepared, decision=decision, found=replace(prepared.found, hits=strong))
-    if not answered(about):
+    judgement = judge.judge(about.standalone, about.found)
+    if not answers(judgement):
         yield from say(unsure_and_nothing(name, contact))
         yield Draft(refused=True)
         return
     opening = unsure_adapter(name)
     yield from say(opening)
-    for event in documents(about):
+    for event in documents(about, judgement):
         match event:
             case Cited(citation=citation):
                 yield Cited(moved(citation, len(opening)))

@@ -23,9 +23,9 @@ from chains.clock import Clock
 from chains.condense import Closeness, condense
 from chains.context import look_around, vector_of
 from chains.errors import TurnError
-from chains.extract import answers
+from chains.first_stage import RouterInput
 from chains.golden import GoldenTurn, read_golden
-from chains.judge import Judge
+from chains.judge import Judge, Judgement
 from chains.language import foreign_language, notice
 from chains.learned import FILE, Learned, read_learned
 from chains.message import cleaned
@@ -33,7 +33,7 @@ from chains.parts import Planned, in_parts
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
 from chains.retrieval import answer_from_documents, say
-from chains.router import GoldenRoute, Router, RouterInput, Utterances, cached_vectors, gather_utterances
+from chains.router import GoldenRoute, Router
 from chains.split import split
 from chains.turn import (
     Answer,
@@ -49,6 +49,7 @@ from chains.turn import (
     Token,
     Turn,
 )
+from chains.utterances import Utterances, cached_vectors, gather_utterances
 from chains.workflow import look_up, run_workflow
 from desk.config import ChainSettings
 from index.document import NO_GROUPS
@@ -117,11 +118,12 @@ class Assistant:
         clock = Clock.start()
         self._check(turn)
         turn = take_reply(turn, self._titles)
-        parts = self.plan(turn)
+        embed = _remembering(self._embed)
+        parts = self.plan(turn, embed)
         if parts:
             answer = yield from in_parts(turn.question.strip(), parts, self._respond, clock)
         else:
-            prepared = self._prepare(turn, clock)
+            prepared = self._prepare(turn, clock, embed)
             choices = options(prepared.decision)
             if choices and self.settings.when_ambiguous == "both":
                 answer = yield from in_parts(prepared.standalone, self._both(prepared, choices), self._respond, clock)
@@ -191,9 +193,9 @@ class Assistant:
             parts.append(Planned(source(option, self._titles), replace(prepared, decision=decision), Clock.start()))
         return parts
 
-    def plan(self, turn: Turn) -> list[Planned]:
+    def plan(self, turn: Turn, embed: Embed | None = None) -> list[Planned]:
         """The parts of a message with several intents, ready to be answered; [] for a message with one."""
-        embed = _remembering(self._embed)
+        embed = embed or _remembering(self._embed)
 
         def prepare(piece: Turn) -> tuple[Prepared, Clock]:
             clock = Clock.start()
@@ -211,9 +213,8 @@ class Assistant:
                 "are read. Shorten it, or drop it here as a document and ask about it."
             )
 
-    def _prepare(self, turn: Turn, clock: Clock, embed: Embed | None = None) -> Prepared:
-        """The turn with its route; `embed` is given where vectors of it are known already."""
-        embed = embed or _remembering(self._embed)
+    def _prepare(self, turn: Turn, clock: Clock, embed: Embed) -> Prepared:
+        """The turn with its route; `embed` remembers what it embedded of the turn before."""
         understood = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
         clock.lap("condense")
         vector = vector_of(embed, understood)
@@ -262,16 +263,17 @@ class Assistant:
         )
 
     def _documents(self, prepared: Prepared) -> Iterator[Event | Draft]:
+        return self._from_documents(prepared, self.judge.judge(prepared.standalone, prepared.found))
+
+    def _from_documents(self, prepared: Prepared, judgement: Judgement) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
-        embed = self.library.embedder.embed
-        return answer_from_documents(prepared, self.library, self.judge, embed, reader, self.settings.contact)
+        embed, contact = self.library.embedder.embed, self.settings.contact
+        return answer_from_documents(prepared, judgement, self.library, self.judge, embed, reader, contact)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
         least = {info.name: info.least_confidence for info in self.engine.adapters}.get(prepared.decision.adapter or "")
-        return answer_from_adapter(prepared, self._model, least, self._documents, self._answered, self.settings.contact)
-
-    def _answered(self, prepared: Prepared) -> bool:
-        return answers(self.judge.judge(prepared.standalone, prepared.found))
+        contact = self.settings.contact
+        return answer_from_adapter(prepared, self._model, least, self._from_documents, self.judge, contact)
 
     def _workflow(self, prepared: Prepared) -> Iterator[Event | Draft]:
         workflow = self.settings.workflows[prepared.decision.workflow or ""]

@@ -30,16 +30,15 @@ class Softmax:
         return softmax(row @ self.weights.T + self.bias)
 
 
-def fit_scaled(rows: Numbers, targets: Places, strength: float, alike: bool) -> Softmax:
+def fit_scaled(rows: Numbers, targets: Places, strength: float) -> Softmax:
     """Fitted on columns scaled alike; the scaling becomes part of the weights. Targets are 0..n-1, each present.
 
-    `strength` is scikit-learn's C; with `alike` classes weigh the same whatever their size, and probabilities are those
-    of a world in which they are equally frequent.
+    `strength` is scikit-learn's C.
     """
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-6
-    model = LogisticRegression(C=strength, class_weight="balanced" if alike else None, max_iter=2000)
+    model = LogisticRegression(C=strength, max_iter=2000)
     model.fit((rows - mean) / spread, targets)
     weights, bias = model.coef_ / spread, model.intercept_
     if len(weights) == 1:  # two classes: scikit-learn keeps one row
@@ -54,7 +53,7 @@ def judge_unseen(rows: Numbers, targets: Places, strength: float) -> Numbers:
     for turn in range(ROUNDS):
         part = spread_evenly(targets, np.random.default_rng(turn))
         for fold in range(FOLDS):
-            model = fit_scaled(rows[part != fold], targets[part != fold], strength, alike=False)
+            model = fit_scaled(rows[part != fold], targets[part != fold], strength)
             judged[part == fold] += model(rows[part == fold]) / ROUNDS
     return judged
 

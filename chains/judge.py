@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from chains.classify import softmax
 from index.chunk import embedded_text, sentences
 from index.document import ScoredPassage, SearchResult
 from index.lexical import stem, words_of
@@ -104,18 +105,14 @@ class Judge:
             return Judgement((), 1.0)
         head = self._head
         rows = (self.features(question, found) - head.mean) / head.deviation
-        values = np.append(rows @ head.weights, head.none)
-        odds = np.exp(values - values.max())
-        odds /= odds.sum()
+        odds = softmax(np.append(rows @ head.weights, head.none)).astype(np.float32)
         ends = np.cumsum([len(hit.sentences) for hit in found.hits])
         return Judgement(tuple(np.split(odds[:-1], ends[:-1])), float(odds[-1]))
 
     def features(self, question: str, found: SearchResult) -> Floats:
         """(sentences of all hits, FEATURES), float32."""
         asked = self._reader.read([question])[0].vectors
-        importance = asked @ self._head.importance * SHARPNESS
-        importance = np.exp(importance - importance.max())
-        weights = (importance / importance.sum()).astype(np.float32)
+        weights = softmax(asked @ self._head.importance * SHARPNESS).astype(np.float32)
         kinds = _kinds_asked(question)
         best = found.hits[0].score
         blocks = [

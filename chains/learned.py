@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from chains.router import Label
 from chains.turn import Route
+from chains.utterances import Label
 from desk.edge import Edge
 from desk.errors import DeskError
 

@@ -25,10 +25,15 @@ _PIECE = re.compile(r"\S+\s*|\s+")
 
 
 def answer_from_documents(
-    prepared: Prepared, library: Library, judge: Judge, embed: Embed, model: BaseChatModel | None, contact: str
+    prepared: Prepared,
+    judgement: Judgement,
+    library: Library,
+    judge: Judge,
+    embed: Embed,
+    model: BaseChatModel | None,
+    contact: str,
 ) -> Iterator[Event | Draft]:
-    """Tokens and citations, and last a Draft. `model` is None where none can read."""
-    judgement = judge.judge(prepared.standalone, prepared.found)
+    """Tokens and citations, and last a Draft. `judgement` is of what was found; `model` is None where none can read."""
     if not answers(judgement):
         yield from _not_found(prepared, library, contact)
     elif model is None:
@@ -124,7 +129,7 @@ def _compose(quotes: Sequence[Quote], library: Library, offset: int) -> tuple[st
             text += "\n\n"
         start = offset + len(text)
         text += citation.quote
-        placed.append(_moved(citation, start, offset + len(text)))
+        placed.append(_standing(citation, start))
     return text, tuple(placed)
 
 
@@ -134,8 +139,9 @@ def _numbered(quotes: Sequence[Quote]) -> list[tuple[int, Quote]]:
     return [(numbers.setdefault(quote.hit.passage.id, len(numbers) + 1), quote) for quote in quotes]
 
 
-def _moved(citation: Citation, start: int, end: int) -> Citation:
-    return replace(citation, answer_start=start, answer_end=end)
+def _standing(citation: Citation, start: int) -> Citation:
+    """The citation with its quote in the answer, from `start` on."""
+    return replace(citation, answer_start=start, answer_end=start + len(citation.quote))
 
 
 def _extract(
@@ -182,7 +188,7 @@ def _contradicted(
         return ()
     number = max(citation.number for citation in citations) + 1
     drafts = verified([cite(number, quotes[0], 0, 0)], library.document)
-    return tuple(_moved(draft, offset, offset + len(draft.quote)) for draft in drafts)
+    return tuple(_standing(draft, offset) for draft in drafts)
 
 
 def _is_of(text: str, citations: Sequence[Citation]) -> bool:

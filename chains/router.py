@@ -20,22 +20,13 @@ from chains.errors import TurnError
 from chains.evidence import evidence, strong_words
 from chains.first_stage import LIBRARY, WIDTH, FirstStage, Read, RouterInput
 from chains.turn import BASE_MODEL, Route, RouteDecision, RouteOption
-from chains.utterances import Label, Utterances, cached_vectors, gather_utterances
+from chains.utterances import Label, Utterances
 from desk.config import RoutingSettings
 from index.document import SearchResult
 
 Vectors = NDArray[np.float32]
 StandIn = Callable[[int], RouterInput]
 
-__all__ = [
-    "GoldenRoute",
-    "Label",
-    "Router",
-    "RouterInput",
-    "Utterances",
-    "cached_vectors",
-    "gather_utterances",
-]
 STRENGTH = 1.0
 """scikit-learn's C of the second stage. Out of fold on 245 development turns .3 and 1 route .963 and .965 right, with
 expected calibration errors of .049 and .032."""
@@ -70,10 +61,6 @@ class Router:
         self._usual: Numbers = np.zeros(WIDTH)
         self._rescue: float | None = None
         self._judged: Numbers | None = None
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        return tuple(label.name for label in self._first.labels if label.route is Route.ADAPTER and label.name)
 
     def fit_evidence(self, golden: Sequence[GoldenRoute], stand_in: StandIn | None = None) -> None:
         """Fits the second stage on development turns; with fewer than three routes, does nothing.
@@ -146,7 +133,7 @@ class Router:
     def _fit_second(self, features: Numbers, routes: Sequence[Route], found: Sequence[SearchResult]) -> None:
         self._second_routes = sorted(set(routes))
         targets = np.array([self._second_routes.index(route) for route in routes], dtype=np.int64)
-        self._second = fit_scaled(features, targets, STRENGTH, alike=False)
+        self._second = fit_scaled(features, targets, STRENGTH)
         self._usual = features.mean(axis=0)
         strays = [evidence(one) for one, route in zip(found, routes, strict=True) if route is Route.NONE]
         # A question about a document that was added later looks out of scope to the first stage. It is

@@ -11,8 +11,8 @@ from chains.assistant import Assistant, fit_router
 from chains.citations import Embed
 from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, write_learned
-from chains.router import Label
 from chains.turn import BASE_MODEL, Route, Routed, RouteOption, Turn
+from chains.utterances import Label
 
 SAME = 0.8
 """Cosine from which two questions count as one. Of the pairs above it among 1,200 training questions each of it-support

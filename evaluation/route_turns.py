@@ -10,8 +10,8 @@ import numpy as np
 
 from app.assembly import Switchboard
 from chains.assistant import fitting_turns
+from chains.first_stage import RouterInput
 from chains.golden import GoldenTurn
-from chains.router import RouterInput
 from chains.turn import Route, RouteDecision
 from chains.workflow import look_up
 from desk.errors import DeskError

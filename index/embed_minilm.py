@@ -106,9 +106,8 @@ class MiniLM:
         requests, workers = self._for_passages()
         rows = self._tokens(texts)
         vectors = np.empty((len(rows), DIMENSION), dtype=np.float32)
-        batches = batches_by_length(rows, _PASSAGES)[
-            ::-1
-        ]  # the longest first, so that no worker is left with it at the end
+        # The longest first, so that no worker is left with it at the end.
+        batches = batches_by_length(rows, _PASSAGES)[::-1]
         found = workers.map(lambda batch: infer([rows[index] for index in batch], requests), batches)
         for batch, part in zip(batches, found, strict=True):
             vectors[batch] = part

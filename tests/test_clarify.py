@@ -9,7 +9,8 @@ from app.conversation import Conversation
 from app.pages.chat import ChatPage
 from chains.assistant import Assistant
 from chains.clarify import label, options, take_reply
-from chains.router import Router, RouterInput
+from chains.first_stage import RouterInput
+from chains.router import Router
 from chains.turn import Answer, Cited, Exchange, Finished, Route, RouteDecision, RouteOption, Token, Turn
 
 QUESTION = "On which day is salary paid?"

@@ -10,10 +10,11 @@ import pytest
 from app.assembly import Switchboard
 from app.records import Feedback, Record, open_records
 from chains.assistant import Assistant, fit_router
+from chains.first_stage import RouterInput
 from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, read_learned, write_learned
-from chains.router import Label
 from chains.turn import BASE_MODEL, Route, Routed, RouteOption, Turn
+from chains.utterances import Label
 from desk.errors import DeskError
 from evaluation.__main__ import main
 from evaluation.refit import (
@@ -29,6 +30,7 @@ from evaluation.refit import (
     votes,
     weigh,
 )
+from index.document import SearchResult
 from tests.fakes import HashEmbedder
 
 DOCUMENTS, SUPPORT = RouteOption(Route.RETRIEVAL), RouteOption(Route.ADAPTER, "it-support")
@@ -182,4 +184,6 @@ def chance_of_an_adapter(board: Switchboard) -> float:
 def test_a_label_that_the_desk_no_longer_has_is_left_out(own_board: Switchboard) -> None:
     gone = [Learned("my flux capacitor hums", Label(Route.ADAPTER, "gone"))]
     router = fit_router(own_board.desk.chains, own_board.library, own_board.embedder, own_board.engine, gone)
-    assert "it-support" in router.adapters and "gone" not in router.adapters
+    (vector,) = own_board.embedder.embed_queries([gone[0].text])
+    ways = {option.adapter for option, _ in router.decide(RouterInput(vector, SearchResult((), 0.0))).options}
+    assert "it-support" in ways and "gone" not in ways

@@ -67,7 +67,8 @@ def prepared(library: Library, question: str = "What does a meal cost?") -> Prep
 def answered(library: Library, judge: Judge, script: str | None, **asked: str) -> tuple[str, list[Cited], Draft]:
     model = CopyingReader(script=script) if script is not None else None
     turn = prepared(library, **asked)
-    events = list(answer_from_documents(turn, library, judge, HashEmbedder().embed, model, "ext. 1"))
+    judgement = judge.judge(turn.standalone, turn.found)
+    events = list(answer_from_documents(turn, judgement, library, judge, HashEmbedder().embed, model, "ext. 1"))
     text = "".join(event.text for event in events if isinstance(event, Token))
     draft = events[-1]
     assert isinstance(draft, Draft)

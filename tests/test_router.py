@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from chains.combine import fit_scaled, judge_unseen, level_for, spread_evenly
 from chains.errors import TurnError
-from chains.router import GoldenRoute, Label, Router, RouterInput, Utterances, cached_vectors
+from chains.first_stage import RouterInput
+from chains.router import GoldenRoute, Router
 from chains.turn import BASE_MODEL, Route, RouteOption
+from chains.utterances import Label, Utterances, cached_vectors
 from desk.config import RoutingSettings
 from index.document import SearchResult
 from tests.fakes import HashEmbedder, hit
@@ -95,7 +97,7 @@ def test_the_second_stage_is_the_logistic_regression_of_scikit_learn() -> None:
     rows, targets = chance.normal(size=(60, 4)) * [1, 5, 0.1, 2] + 3, np.repeat([0, 1, 2], 20)
     scaler = StandardScaler().fit(rows)
     peer = LogisticRegression(C=0.7, max_iter=2000).fit(scaler.transform(rows), targets)
-    fitted = fit_scaled(rows, targets, 0.7, alike=False)
+    fitted = fit_scaled(rows, targets, 0.7)
     assert np.allclose(fitted(rows), peer.predict_proba(scaler.transform(rows)), atol=1e-4)
     assert np.allclose(fitted(rows[3]), fitted(rows)[3])
 
