@@ -290,15 +290,23 @@ class Derived:
         self.lexical.refresh()
         mark = _Mark.read(self.lexical.mark)
         if mark is not None and mark.library == library and mark.revision <= revision:
-            if mark.revision < revision:
-                changes = self._store.changes(mark.revision)
-                # A passage that came is dropped first: after a crash it may be there already.
-                gone = np.concatenate([changes.gone, changes.added[:, 0]])
-                self.lexical.write(self._store.texts(changes.added[:, 0]), gone, str(_Mark(library, revision)))
-                self.lexical.refresh()
-            if len(self.lexical) == self._store.counts()[1]:
-                return
+            try:
+                self._write_words(library, mark.revision, revision)
+            except StoreError as error:
+                _LOG.info("Making the lexical index again from the library: %s", error)
+            else:
+                if len(self.lexical) == self._store.counts()[1]:
+                    return
         self.lexical = LexicalIndex.create(self._folder / "lexical", self._store.texts(), str(_Mark(library, revision)))
+
+    def _write_words(self, library: str, since: int, revision: int) -> None:
+        """Writes what has changed between two revisions. Raises StoreError."""
+        if since < revision:
+            changes = self._store.changes(since)
+            # A passage that came is dropped first: after a crash it may be there already.
+            gone = np.concatenate([changes.gone, changes.added[:, 0]])
+            self.lexical.write(self._store.texts(changes.added[:, 0]), gone, str(_Mark(library, revision)))
+            self.lexical.refresh()
 
     def _open_graph(self) -> GraphVectors | None:
         state = self._store.state()

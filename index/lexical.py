@@ -171,18 +171,23 @@ class LexicalIndex:
         return cls(folder)
 
     def write(self, rows: Iterable[TextRow], gone: Sequence[int] | NDArray[np.int64], mark: str) -> None:
-        """Drops the passages numbered `gone`, then stores new ones, in one commit."""
+        """Drops the passages numbered `gone`, then stores new ones, in one commit. Raises StoreError."""
         # An index that was opened before another process wrote would forget that one's files, and never delete them.
         searcher = self._searcher
         self._open()
         self._searcher = searcher
-        writer = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
-        for number in gone:
-            writer.delete_documents_by_term("number", int(number))
-        for row in rows:
-            writer.add_document(_entry(row))
-        writer.commit()
-        writer.wait_merging_threads()
+        try:
+            writer = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
+            # A write that was killed before its commit has left files whose names this one will want.
+            writer.garbage_collect_files()
+            for number in gone:
+                writer.delete_documents_by_term("number", int(number))
+            for row in rows:
+                writer.add_document(_entry(row))
+            writer.commit()
+            writer.wait_merging_threads()
+        except (ValueError, OSError) as error:
+            raise StoreError(f"The lexical index {self._folder} cannot be written ({str(error)[:120]}).") from None
         beside = self._mark_path.with_suffix(".part")
         beside.write_text(mark, encoding="utf-8")
         beside.replace(self._mark_path)

@@ -404,6 +404,23 @@ def test_damaged_indexes_are_made_again_from_the_database(
 
 
 @once
+def test_a_lexical_index_that_cannot_be_written_is_made_again(library: Library, settings: IndexSettings) -> None:
+    words = settings.state / "derived" / "lexical"
+    before = {name: (words / name).read_bytes() for name in ("meta.json", "switchboard-mark")}
+    changed = next(settings.documents.rglob("*.md"))
+    changed.write_text("# Anew\n\nThe pelican stands alone.\n")
+    library.build()
+    library.close()
+    # An older state whose next write would make files that are there, and a list of files that does not name them.
+    for name, content in before.items():
+        (words / name).write_bytes(content)
+    (words / ".managed.json").write_text("[]")
+    again = Library.open(settings, HashEmbedder())
+    assert again.verify() == [] and len(hits(again, "pelican")) > 0
+    again.close()
+
+
+@once
 def test_a_database_that_is_none_is_refused(settings: IndexSettings) -> None:
     settings.state.mkdir(parents=True)
     (settings.state / "library.sqlite").write_bytes(b"this is no database at all" * 100)

@@ -70,6 +70,18 @@ def test_what_is_written_is_found_after_refresh_only(tmp_path: Path) -> None:
     assert ([number for number, _ in index.search(["anchor"], 5, ALL)], index.mark, len(index)) == ([2], "second", 1)
 
 
+def test_a_write_killed_before_its_commit_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    index = LexicalIndex.create(tmp_path / "lexical", [row(n, "", "", "anchor", "desk") for n in (1, 2)], "first")
+    meta = tmp_path / "lexical" / "meta.json"
+    committed = meta.read_bytes()
+    index.write([], [1], "second")
+    assert list(meta.parent.glob("*.del"))
+    meta.write_bytes(committed)  # what a kill leaves: the list of deletions is there, the commit is not
+    index.write([], [1], "second")
+    index.refresh()
+    assert [number for number, _ in index.search(["anchor"], 5, ALL)] == [2]
+
+
 def test_query_terms_leave_out_stop_words_and_repeats() -> None:
     assert query_terms("How do I change the user's PASSWORDS, and a password?") == [
         "chang",
