@@ -379,7 +379,6 @@ SLOW = frozenset(
         *("padded-rows.xlsx", "far-row.xlsx", "wide-rows.xlsx", "wider.csv", "one-line.csv", "one-field.csv"),
         *(
             "repeated-name.json",
-            "fields.md",
             "brackets.md",
             "long-heading.md",
             "table.md",
