@@ -151,7 +151,7 @@ def _estimate(config: Any) -> int:
 
 def _check_memory(base: str, config: Any, kind: str) -> None:
     """Raises BaseModelError when the weights alone exceed what the machine has free."""
-    free = _free_bytes()
+    free = free_bytes()
     if free is None:
         return
     need = int(_estimate(config) * {"fp32": 4.0, "bf16": 2.0, "nf4": 0.65}[kind])
@@ -162,7 +162,7 @@ def _check_memory(base: str, config: Any, kind: str) -> None:
         )
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """Memory the next load can use: the GPU's free memory, or the machine's available one; None if unknown."""
     import torch
 

@@ -1,267 +1,305 @@
-"""Decoding with the loaded model: greedy answers and constrained fields, one step at a time.
+"""The batch: rows that join and leave between steps, each with its own adapter, over one copy of the base model.
 
-One thread owns a Decoder: the engine's, or that of a command that scores. What serves people yields after every
-forward pass, so that the engine decides who is next and can stop between any two steps.
+One thread owns a Decoder: the engine's, or that of a command that scores. A step reads a slice of the prompts of rows
+that have just joined, then takes every other row one token further, in one forward pass.
 """
 
-import contextlib
-import json
 import math
-import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from adapters.base import load_base, quiet
-from adapters.config import BaseManifest
-from adapters.errors import AdapterError, EngineError
-from adapters.prompts import Message, encode_text, fit_chat
-from adapters.registry import FoundAdapter, check_weights
-from desk.config import AdapterSettings
+import torch
+
+from adapters.answer import Finish, Sampling, Step, confidence
+from adapters.base import LoadedBase, free_bytes
+from adapters.errors import EngineError
+from adapters.grammar import Grammars
+from adapters.greedy import Reply
+from adapters.lora_batch import AdapterWeights, Mixer, attach
+from adapters.prompts import Message, fit_chat
+from adapters.registry import projection_shapes
+from adapters.row_cache import RowCache
+from adapters.sampling import Scores
+from adapters.writing import Emit, Writing, fill_fields, write_answer
 
 MIN_PROMPT_SHARE = 0.5
 """At least this share of the window is the prompt's, whatever length of answer is asked for."""
 
-ROWS_AT_ONCE = 32
-"""Prompts that `greedy_replies` decodes side by side."""
+PREFILL_TOKENS = 512
+"""Prompt tokens that are read in one forward pass; more would only take more memory."""
 
-OPENING_TOKENS = 10
-"""The first tokens of an answer decide which one it is; the rest of a learnt answer follows almost by itself."""
+PREFILL_S = 0.25
+"""For so long, about, may the reading of a prompt hold up those who are being answered; at least MIN_PREFILL tokens."""
+MIN_PREFILL = 16
 
-BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+CACHE_SHARE = 0.5
+"""Of the memory that is free once the model is loaded: what keys and values of all rows may take."""
 
-
-def confidence(logprobs: Sequence[float]) -> float:
-    """How sure a model was of its answer, in (0, 1]: the geometric mean of its first tokens' probabilities.
-
-    On it-support's 251 validation rows it tells right from wrong with an AUROC of .870; the mean over all tokens does
-    with .817, the smallest probability with .837.
-    """
-    opening = logprobs[:OPENING_TOKENS]
-    return math.exp(sum(opening) / len(opening)) if opening else 0.0
+FATAL = 3
+"""After so many forward passes in a row that failed for every row, the fault is not the rows'."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer and how sure the model was of it (`confidence`)."""
+@dataclass(slots=True, eq=False)
+class Row:
+    """One answer in the making. When it is done, `finish` says why, or `error` what went wrong."""
 
-    text: str
-    confidence: float
+    writing: Writing
+    adapter: AdapterWeights | None
+    most: int
+    """Positions it may come to take."""
+    tokens: list[int] = field(default_factory=list)
+    cached: int = 0
+    finish: Finish | None = None
+    error: Exception | None = None
 
+    @property
+    def done(self) -> bool:
+        return self.finish is not None or self.error is not None
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The text that one decoding step made certain, which may be "", and its token's log-probability, if it had one."""
-
-    text: str
-    logprob: float | None = None
-
-
-def greedy_replies(model: Any, tokenizer: Any, rows: Sequence[list[int]], max_new_tokens: int) -> list[Reply]:
-    """The whole greedy answer to each prompt (token ids that end where the reply opens), in batches: for scoring, where
-    nobody waits for a first word."""
-    import torch
-    from transformers import LogitsProcessorList
-
-    stop = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
-    replies = [Reply("", 0.0)] * len(rows)
-    by_length = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        places = by_length[start : start + ROWS_AT_ONCE]
-        batch = [rows[place] for place in places]
-        width = max(len(ids) for ids in batch)
-        # Padded on the left, so that every row goes on where its prompt ends.
-        padded = torch.tensor([[stop[0]] * (width - len(ids)) + ids for ids in batch], device=model.device)
-        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=model.device)
-        best: list[list[float]] = []
-
-        def note(_: Any, scores: Any, best: list[list[float]] = best) -> Any:
-            best.append(scores.float().log_softmax(-1).amax(-1).tolist())
-            return scores
-
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=padded,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=stop,
-                pad_token_id=stop[0],
-                logits_processor=LogitsProcessorList([note]),
-            )
-        for row, (place, ids) in enumerate(zip(places, output[:, width:].tolist(), strict=True)):
-            end = next((at for at, token in enumerate(ids) if token in stop), len(ids))
-            logprobs = [step[row] for step in best[:end]]
-            replies[place] = Reply(tokenizer.decode(ids[:end]), confidence(logprobs))
-    return replies
-
-
-class TextStream:
-    """Turns tokens into the text that is certain: bytes wait until the run of byte tokens has ended.
-
-    One bad byte makes the tokenizer write U+FFFD for every byte of its run, so a run is not certain before.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._tokens: list[int] = []
-        self._shown = 0
-
-    def add(self, token: int) -> str:
-        """The text that `token` made certain, which may be ""."""
-        self._tokens.append(token)
-        if BYTE_TOKEN.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token))):
-            return ""
-        text = self._decode()
-        return "" if text.endswith("\ufffd") else self._show(text)
-
-    def rest(self) -> str:
-        """What is still held back at the end."""
-        return self._show(self._decode())
-
-    def _show(self, text: str) -> str:
-        piece, self._shown = text[self._shown :], len(text)
-        return piece
-
-    def _decode(self) -> str:
-        text: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        return text
+    @property
+    def left(self) -> int:
+        """Tokens to read before the next one can be chosen."""
+        return len(self.tokens) - self.cached
 
 
 class Decoder:
-    """Base, attached adapters and tokenizer."""
+    """Base model, batched adapters, and the rows."""
 
-    def __init__(self, settings: AdapterSettings) -> None:
-        import torch
-
-        torch.set_num_threads(settings.threads)
-        base = load_base(settings.base, settings.quantization)
-        self.manifest: BaseManifest = base.manifest
-        self.attached: set[str] = set()
-        self._base = base.model
-        self._model = base.model
-        self._tokenizer = base.tokenizer
+    def __init__(self, base: LoadedBase) -> None:
+        self.manifest = base.manifest
+        self.rows: list[Row] = []
+        self.steps = 0
+        self._model, self._tokenizer = base.model, base.tokenizer
+        embedding = base.model.get_input_embeddings().weight
+        self._device = embedding.device
+        self.like = embedding
+        """A tensor of the type and on the device that adapters take."""
+        self.shapes = projection_shapes(base.model)
+        self._mixer = Mixer(self._device)
+        attach(base.model, self._mixer)
+        config = base.model.config
+        self._cache = RowCache(config, embedding.dtype, self._device)
+        self._window: int | None = config.sliding_window
+        rope = config.rope_parameters or {}
+        long = rope.get("rope_type") == "longrope"
+        self._switch: int | None = rope.get("original_max_position_embeddings") if long else None
         special = base.tokenizer.added_tokens_decoder
         self._stop = {token for token, added in special.items() if added.special}
-        self._device = next(base.model.parameters()).device
+        self._grammars = Grammars(base.tokenizer, config.vocab_size, self._stop)
+        free = free_bytes()
+        self._budget = int(free * CACHE_SHARE) if free else None
+        self._read_per_s = PREFILL_TOKENS / PREFILL_S
+        self._failures = 0
 
-    def attach(self, found: Sequence[FoundAdapter]) -> list[str]:
-        """Attaches every adapter whose weights are sound; one sentence for each that is not."""
-        refused = []
-        for adapter in found:
-            try:
-                check_weights(adapter, self._base)
-                with quiet():
-                    self._attach(adapter)
-            except AdapterError as error:
-                refused.append(f"Adapter {adapter.manifest.name} is left out: {error}")
-        return refused
+    # What a row is to write
 
-    def _attach(self, adapter: FoundAdapter) -> None:
-        from peft import PeftModel
+    def answer(
+        self, messages: Sequence[Message], adapter: AdapterWeights | None, wanted: int, sampling: Sampling, emit: Emit
+    ) -> Row:
+        """A row for the answer to a chat. Raises EngineError for a schema that cannot be followed."""
+        grammar = self._grammars.grammar(sampling.schema) if sampling.schema else None
+        prompt = self.prompt(messages, wanted)
+        most = min(wanted, self.manifest.window - len(prompt))
+        writing = write_answer(self._tokenizer, prompt, most, self._stop, sampling, grammar, emit)
+        return _begun(Row(writing, adapter, len(prompt) + most))
 
-        name = adapter.manifest.name
-        if self.attached:
-            self._model.load_adapter(str(adapter.folder), adapter_name=name, is_trainable=False)
-        else:
-            self._model = PeftModel.from_pretrained(
-                self._base, str(adapter.folder), adapter_name=name, is_trainable=False
-            )
-        self._model.eval()
-        self.attached.add(name)
+    def fields(
+        self,
+        messages: Sequence[Message],
+        adapter: AdapterWeights | None,
+        choices: Mapping[str, Sequence[str]],
+        emit: Emit,
+    ) -> Row:
+        """A row that fills fields, each with one of its choices; emits the values in order."""
+        writing = fill_fields(self._tokenizer, lambda room: self.prompt(messages, room), choices, emit)
+        return _begun(Row(writing, adapter, self.manifest.window))
 
-    @contextlib.contextmanager
-    def adapter(self, name: str | None) -> Iterator[None]:
-        """Within it the model answers with that adapter, or as the bare base for None."""
-        import torch
-
-        if name is not None and name not in self.attached:
-            raise AdapterError(f"The adapter {name!r} is not loaded; loaded: {', '.join(sorted(self.attached))}.")
-        with torch.inference_mode():
-            if not self.attached:
-                yield
-            elif name is None:
-                with self._model.disable_adapter():
-                    yield
-            else:
-                self._model.set_adapter(name)
-                yield
-
-    def generate(self, messages: Sequence[Message], max_new_tokens: int) -> Generator[Step, None, None]:
-        """Yields after every step."""
-        ids, limit = self._prompt(messages, max_new_tokens)
-        cache = self._new_cache()
-        text = TextStream(self._tokenizer)
-        for _ in range(limit):
-            scores = self._forward(ids, cache)
-            token = int(scores.argmax())
-            if token in self._stop:
-                break
-            ids = [token]
-            yield Step(text.add(token), float(scores.float().log_softmax(-1)[token]))
-        yield Step(text.rest())
-
-    def replies(self, prompts: Sequence[str], adapter: str | None, max_new_tokens: int) -> list[Reply]:
-        """The whole answer to each prompt, decoded side by side; what is too long is cut as it is when serving."""
-        rows = [self._prompt([Message("user", prompt)], max_new_tokens)[0] for prompt in prompts]
-        with self.adapter(adapter):
-            return greedy_replies(self._model, self._tokenizer, rows, max_new_tokens)
-
-    def fill(
-        self, messages: Sequence[Message], choices: Mapping[str, Sequence[str]]
-    ) -> Generator[str | None, None, None]:
-        """Yields None after every step and each field's value when it is decided.
-
-        The answer is compact JSON. For each field the candidates are the whole texts that each choice would
-        make; where their tokens part, the likelier one is followed, so nothing but a choice can come out.
-        """
-        names = list(choices)
-        written = "{"
-        for position, name in enumerate(names):
-            opening = f"{written}{json.dumps(name)}:"
-            end = "}" if position == len(names) - 1 else ","
-            candidates = {value: f"{opening}{json.dumps(value, ensure_ascii=False)}{end}" for value in choices[name]}
-            tokens = {value: encode_text(self._tokenizer, text) for value, text in candidates.items()}
-            room = max(len(ids) for ids in tokens.values()) + 1
-            value = yield from self._follow(self._prompt(messages, room)[0], tokens)
-            written = candidates[value]
-            yield value
-
-    def _follow(self, prompt: list[int], tokens: dict[str, list[int]]) -> Generator[str | None, None, str]:
-        """The choice whose tokens win wherever they part; equal tokens would be equal choices."""
-        left = dict(tokens)
-        pending, cache, depth = list(prompt), self._new_cache(), 0
-        while len(left) > 1:
-            options = {ids[depth] if depth < len(ids) else -1 for ids in left.values()}
-            if len(options) == 1:
-                chosen = options.pop()
-                if chosen == -1:
-                    raise EngineError(f"The choices {', '.join(left)} cannot be told apart by this model's tokens.")
-            else:
-                scores = self._forward(pending, cache)
-                pending = []
-                yield None
-                chosen = max((token for token in options if token >= 0), key=lambda token: float(scores[token]))
-            left = {value: ids for value, ids in left.items() if depth < len(ids) and ids[depth] == chosen}
-            pending.append(chosen)
-            depth += 1
-        return next(iter(left))
-
-    def _prompt(self, messages: Sequence[Message], wanted: int) -> tuple[list[int], int]:
-        """The prompt's ids and how many tokens the answer may have; both fit the window together."""
+    def prompt(self, messages: Sequence[Message], wanted: int) -> list[int]:
+        """The chat's ids, cut so that the answer fits the window too."""
         window = self.manifest.window
-        room = max(window - wanted, int(window * MIN_PROMPT_SHARE))
-        ids = fit_chat(self._tokenizer, messages, room)
-        return ids, min(wanted, window - len(ids))
+        return fit_chat(self._tokenizer, messages, max(window - wanted, int(window * MIN_PROMPT_SHARE)))
 
-    def _new_cache(self) -> Any:
-        from transformers import DynamicCache
+    # Who is in the batch
 
-        return DynamicCache(config=self._base.config)
+    def fits(self, row: Row) -> bool:
+        """Whether the row can join now without more memory than is meant for it."""
+        if not self.rows or self._budget is None:
+            return True
+        longest = max([row.most, *(other.most for other in self.rows)])
+        return (len(self.rows) + 1) * longest * self._cache.bytes_per_position <= self._budget
 
-    def _forward(self, ids: list[int], cache: Any) -> Any:
-        """(vocabulary,) scores of the token after `ids`, which the cache then holds."""
-        import torch
+    def join(self, row: Row) -> None:
+        self.rows.append(row)
 
-        batch = torch.tensor([ids], device=self._device)
-        return self._model(input_ids=batch, past_key_values=cache, use_cache=True).logits[0, -1]
+    def leave(self, row: Row) -> None:
+        """The row is out of the batch at once, whatever it was doing."""
+        row.writing.close()
+        slot, last = self.rows.index(row), len(self.rows) - 1
+        self._cache.leave(slot, last, self.rows[last].cached)
+        self.rows[slot] = self.rows[last]
+        self.rows.pop()
+        if not self.rows:
+            self._cache.release()
+
+    def forget(self, adapter: AdapterWeights) -> None:
+        """Lets go of what is kept for an adapter; rows that have it go on."""
+        self._mixer.forget(adapter)
+
+    # Steps
+
+    def step(self) -> None:
+        """Takes every row further; rows that are `done` then stay until they are made to leave.
+
+        Raises what the model raises again and again whatever the rows are.
+        """
+        self.steps += 1
+        reading = [row for row in self.rows if not row.done and row.left > 1]
+        if reading:
+            self._read(reading, alone=len(reading) == len(self.rows))
+        ready = [row for row in self.rows if not row.done and row.left == 1]
+        for group in ([row for row in ready if not self._is_long(row)], [row for row in ready if self._is_long(row)]):
+            if group:
+                self._forward(group, [1] * len(group))
+
+    def run(self, rows: Sequence[Row], at_once: int) -> None:
+        """Finishes these rows, so many side by side. Raises the first one's error."""
+        waiting = list(reversed(rows))
+        while waiting or self.rows:
+            while waiting and len(self.rows) < at_once and self.fits(waiting[-1]):
+                self.join(waiting.pop())
+            self.step()
+            for row in [row for row in self.rows if row.done]:
+                self.leave(row)
+                if row.error:
+                    raise row.error
+
+    def replies(self, prompts: Sequence[str], adapter: AdapterWeights | None, wanted: int, at_once: int) -> list[Reply]:
+        """The whole greedy answer to each prompt."""
+        steps: list[list[Step]] = [[] for _ in prompts]
+        rows = [
+            self.answer([Message("user", prompt)], adapter, wanted, Sampling(), kept.append)
+            for prompt, kept in zip(prompts, steps, strict=True)
+        ]
+        self.run(rows, at_once)
+        return [
+            Reply(
+                "".join(step.text for step in kept),
+                confidence([step.logprob for step in kept if step.logprob is not None]),
+            )
+            for kept in steps
+        ]
+
+    def changes_answers(self, adapter: AdapterWeights) -> bool | None:
+        """Whether the adapter changes the scores of a short prompt at all; None where it makes them no numbers."""
+        ids = torch.tensor([self.prompt([Message("user", "?")], 1)] * 2, device=self._device)
+        with torch.inference_mode():
+            self._mixer.choose([None, adapter])
+            base, own = self._model(input_ids=ids, use_cache=False).logits[:, -1].float()
+        self._mixer.forget(adapter)
+        return None if not torch.isfinite(own).all() else not torch.equal(base, own)
+
+    def _is_long(self, row: Row) -> bool:
+        """Whether the row is past the length from which a longrope model turns positions by its long factors."""
+        return self._switch is not None and len(row.tokens) > self._switch
+
+    def _read(self, reading: Sequence[Row], *, alone: bool) -> None:
+        """One forward pass over the prompts of those who joined first: all that fit, or a slice of time's worth."""
+        budget = PREFILL_TOKENS if alone else int(self._read_per_s * PREFILL_S)
+        budget = min(PREFILL_TOKENS, max(MIN_PREFILL, budget))
+        first = reading[0]
+        if self._switch is not None:
+            # The factors go by the longest position of a pass: a long prompt is read in one pass, by itself.
+            group, counts = [first], [first.left if self._is_long(first) else min(first.left, budget)]
+        else:
+            counts = [min(first.left, budget)]
+            for row in reading[1:]:
+                if (len(counts) + 1) * max(*counts, row.left) > budget:
+                    break
+                counts.append(row.left)
+            group = list(reading[: len(counts)])
+        began = time.perf_counter()
+        self._forward(group, counts)
+        rate = sum(counts) / max(time.perf_counter() - began, 1e-6)
+        self._read_per_s += 0.3 * (rate - self._read_per_s)
+
+    def _forward(self, rows: Sequence[Row], counts: Sequence[int]) -> None:
+        """Reads so many tokens of each row; those that have read all get their scores. One row's fault is its own."""
+        try:
+            hidden = self._hidden(rows, counts)
+        except Exception as error:
+            if len(rows) > 1:
+                for row, count in zip(rows, counts, strict=True):
+                    self._forward([row], [count])
+                return
+            rows[0].error = error
+            self._failures += 1
+            if self._failures >= FATAL:
+                raise
+            return
+        self._failures = 0
+        for row, count in zip(rows, counts, strict=True):
+            row.cached += count
+        ends = [(place, row) for place, row in enumerate(rows) if not row.left]
+        if not ends:
+            return
+        with torch.inference_mode():
+            last = hidden[[place for place, _ in ends], [counts[place] - 1 for place, _ in ends]]
+            logits = self._model.lm_head(last).float()
+            logprobs, best = logits.log_softmax(-1).max(-1)
+        for (_, row), token, logprob, scores in zip(ends, best.tolist(), logprobs.tolist(), logits, strict=True):
+            if math.isnan(logprob):
+                row.error = EngineError("The model gave no numbers for this answer: its adapter may be damaged.")
+                continue
+            _go_on(row, Scores(token, logprob, scores))
+            if self._switch is not None and row.cached <= self._switch < len(row.tokens):
+                row.cached = 0  # what was read by the short factors is read again by the long ones
+
+    def _hidden(self, rows: Sequence[Row], counts: Sequence[int]) -> torch.Tensor:
+        """(rows, most tokens, hidden) the last layer's states; short rows are filled up with nonsense at their end."""
+        longest = max(counts)
+        seen = max(row.cached + count for row, count in zip(rows, counts, strict=True))
+        slots = [self.rows.index(row) for row in rows]
+        doubled = 1 << (len(self.rows) - 1).bit_length()
+        self._cache.reserve(doubled, max(row.cached for row in rows) + longest)
+        ids = [row.tokens[row.cached : row.cached + count] for row, count in zip(rows, counts, strict=True)]
+        batch = torch.tensor([one + [0] * (longest - len(one)) for one in ids], device=self._device)
+        starts = torch.tensor([row.cached for row in rows], device=self._device)
+        positions = starts[:, None] + torch.arange(longest, device=self._device)
+        keys = torch.arange(seen, device=self._device)
+        mask = keys <= positions[:, :, None]
+        if self._window is not None:
+            mask &= keys > positions[:, :, None] - self._window
+        with torch.inference_mode():
+            self._cache.begin(slots, positions, seen)
+            self._mixer.choose([row.adapter for row in rows])
+            output = self._model.model(
+                input_ids=batch,
+                attention_mask=mask[:, None],
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        states: torch.Tensor = output.last_hidden_state
+        return states
+
+
+def _begun(row: Row) -> Row:
+    """The row with the tokens that it wants to read first. Raises what the writing raises."""
+    _go_on(row, None)
+    if row.error:
+        raise row.error
+    return row
+
+
+def _go_on(row: Row, scores: Scores | None) -> None:
+    """Lets the row's writing go on to its next feed, its end or its error."""
+    try:
+        feed = next(row.writing) if scores is None else row.writing.send(scores)
+    except StopIteration as end:
+        row.finish = end.value
+    except Exception as error:
+        row.error = error
+    else:
+        row.tokens[feed.keep :] = feed.tokens
+        row.cached = min(row.cached, feed.keep)

@@ -1,63 +1,59 @@
-"""The serving engine: one thread owns the model, requests reach it through a bounded queue.
+"""The serving engine: one thread owns the model, and every request is a row of its batch.
 
-PEFT's active adapter is state on shared modules, so nothing else may touch the model. Every request is a job
-that yields after each decoding step; jobs take turns of a few steps, so none starves another, and the adapter
-is set at the start of each turn. Text leaves through the request's own queue.
+Requests wait in a bounded queue that is fair between users; rows join and leave the batch between two steps, each with
+its own adapter (decode.py). Adapters are read and checked on a second thread, and taken in between two steps
+(serving.py). Text leaves through each request's own queue. docs/architecture.md walks through the loop.
 """
 
-import contextlib
+import logging
 import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
-from adapters.base import read_base_manifest
+from adapters.answer import Sampling, Step, Usage
+from adapters.base import load_base, read_base_manifest
+from adapters.catalogue import Catalogue
 from adapters.config import BaseManifest
-from adapters.decode import Decoder, Step
-from adapters.errors import AdapterError, EngineError, ModelError
+from adapters.errors import EngineError, ModelError
 from adapters.prompts import Message
 from adapters.registry import AdapterInfo, find_adapters
+from adapters.request import Request
+from adapters.waiting import Waiting
 from desk.config import AdapterSettings
 
-__all__ = ["AdapterInfo", "Engine", "Message", "Stream"]
+if TYPE_CHECKING:  # torch takes seconds to import, and pages open before the model is there
+    from adapters.serving import Serving
 
-TURN_STEPS = 8
-"""Decoding steps of one request before the next has its turn."""
+__all__ = ["AdapterInfo", "Engine", "Message", "Sampling", "Stream", "Usage"]
 
-ACTIVE_JOBS = 8
-"""Requests that take turns; each holds a KV cache."""
+WAITING_REQUESTS = 256
+"""Requests that may wait before new ones are told that everybody is busy."""
 
-WAITING_JOBS = 256
-"""Requests that may wait before new ones are refused."""
+RESTARTS = 3
+RESTARTS_S = 600
+"""A serving loop that dies is started again, but not more often than so in so many seconds."""
 
-
-_Job = Generator[Step | str | None, None, None]
-
-
-@dataclass(slots=True)
-class _Request:
-    """What a caller wants, and the queue through which it gets steps or values, an error or the end (None)."""
-
-    messages: tuple[Message, ...]
-    adapter: str | None
-    max_new_tokens: int
-    choices: Mapping[str, Sequence[str]] | None = None
-    out: "queue.SimpleQueue[Step | str | Exception | None]" = field(default_factory=queue.SimpleQueue)
-    cancelled: threading.Event = field(default_factory=threading.Event)
+_log = logging.getLogger("switchboard.engine")
+_STOPPED = "The engine has stopped: restart the app."
 
 
 class Stream(Iterator[str]):
-    """Pieces of one answer. `logprobs` are those of the tokens so far; `close` cancels what is still to come."""
+    """Pieces of one answer. `logprobs` are those of the tokens so far, `usage` is known at the end; `close` cancels."""
 
-    def __init__(self, steps: Generator[Step | str, None, None]) -> None:
+    def __init__(self, steps: Generator[Step | Usage, None, None]) -> None:
         self._steps = steps
         self.logprobs: list[float] = []
+        self.usage: Usage | None = None
 
     def __next__(self) -> str:
         while True:
             step = next(self._steps)
-            assert isinstance(step, Step), "fields are filled, not streamed"
+            if isinstance(step, Usage):
+                self.usage = step
+                continue
             if step.logprob is not None:
                 self.logprobs.append(step.logprob)
             if step.text:
@@ -68,27 +64,46 @@ class Stream(Iterator[str]):
 
 
 class Engine:
-    """Streams answers and fills fields. `adapters` and `failures` are known before any model is loaded."""
+    """Streams answers and fills fields. `base`, `adapters` and `failures` are known before any model is loaded."""
 
     base: BaseManifest
-    adapters: tuple[AdapterInfo, ...]
-    failures: tuple[str, ...]
 
     def __init__(self, settings: AdapterSettings) -> None:
         self._settings = settings
         self.base = read_base_manifest(settings.base)
-        self._found, refused = find_adapters(settings.shipped, settings.trained, self.base)
-        self.adapters = tuple(found.info for found in self._found)
-        self.failures = tuple(refused)
-        self.steps = 0
-        self._requests: queue.Queue[_Request | None] = queue.Queue(WAITING_JOBS)
+        self._catalogue = Catalogue(*find_adapters(settings.shipped, settings.trained, self.base))
+        self._waiting: Waiting[Request] = Waiting(WAITING_REQUESTS)
+        self._work = threading.Condition()
+        self._serving: Serving | None = None
         self._ready = threading.Event()
         self._stopped = threading.Event()
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        """The adapters that can be asked for, by name."""
+        return self._catalogue.infos
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence for each adapter that is left out."""
+        return self._catalogue.failures
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """The adapters whose weights are in memory, least recently used first."""
+        return self._serving.resident if self._serving else ()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the batch so far."""
+        return self._serving.decoder.steps if self._serving else 0
+
+    # Callers, from any thread
+
     def start(self) -> None:
-        """Starts the owner thread, which loads base and adapters; returns at once."""
+        """Starts the serving thread, which loads base and adapters; returns at once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
             self._thread.start()
@@ -102,46 +117,57 @@ class Engine:
             raise self._error
         return ready
 
-    def stream(self, messages: Sequence[Message], adapter: str | None, *, max_new_tokens: int | None = None) -> Stream:
-        """Pieces of the greedy answer; closing the iterator cancels. `adapter` None is the base alone.
+    def stream(
+        self, messages: Sequence[Message], adapter: str | None, sampling: Sampling | None = None, *, user: str = ""
+    ) -> Stream:
+        """Pieces of the answer; closing or dropping the iterator cancels.
 
-        Raises AdapterError for an unknown adapter, EngineError when the engine is stopped or full.
+        `adapter` is a name, or NAME@VERSION for no other version; None is the base alone. `user` is for whom: users
+        take turns. Raises AdapterError for an unknown adapter, BusyError when the queue is full, EngineError when the
+        engine has stopped.
         """
-        limit = self._settings.answer_tokens if max_new_tokens is None else max_new_tokens
-        request = _Request(tuple(messages), adapter, limit)
+        request = Request(tuple(messages), adapter, user, sampling or Sampling())
         self._submit(request)
         return Stream(self._pieces(request))
 
-    def fill(self, messages: Sequence[Message], adapter: str, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    def fill(
+        self, messages: Sequence[Message], adapter: str, choices: Mapping[str, Sequence[str]], *, user: str = ""
+    ) -> dict[str, str]:
         """A value for every field, in order, each one of the field's choices."""
         empty = [name for name, values in choices.items() if not values]
         if empty or not choices:
             raise EngineError(f"fill() needs choices for every field; none for {', '.join(empty) or 'any'}.")
         fields = {name: tuple(values) for name, values in choices.items()}
-        request = _Request(tuple(messages), adapter, 1, fields)
+        request = Request(tuple(messages), adapter, user, Sampling(), fields)
         self._submit(request)
-        values = map(str, self._pieces(request))
+        values = [piece.text for piece in self._pieces(request) if isinstance(piece, Step)]
         return dict(zip(fields, values, strict=True))
 
+    def refresh(self) -> None:
+        """Takes up what has changed in the adapters' folders, while others are served; returns before it is done.
+
+        A new version serves once it is read and checked; until then, and if it cannot be used, the one before does.
+        """
+        serving = self._serving
+        if serving is not None and not self._stopped.is_set():
+            found, refused = find_adapters(self._settings.shipped, self._settings.trained, self.base)
+            serving.errands.put(partial(serving.compare, found, refused))
+            self._wake()
+
     def close(self) -> None:
-        """Stops the owner thread; waiting callers get an EngineError."""
+        """Stops the serving thread; waiting callers get an EngineError."""
         self._stopped.set()
-        with contextlib.suppress(queue.Full):
-            self._requests.put_nowait(None)
+        self._wake()
         if self._thread is not None:
             self._thread.join(timeout=30)
 
-    def _submit(self, request: _Request) -> None:
-        known = [info.name for info in self.adapters]
-        if request.adapter is not None and request.adapter not in known:
-            raise AdapterError(f"There is no adapter {request.adapter!r}; known: {', '.join(known) or 'none'}.")
+    def _submit(self, request: Request) -> None:
         if not request.messages:
             raise EngineError("A request needs at least one message.")
+        self._catalogue.named(request.adapter)
         self._check_alive()
-        try:
-            self._requests.put_nowait(request)
-        except queue.Full:
-            raise EngineError(f"{WAITING_JOBS} requests are waiting already: try again in a moment.") from None
+        self._waiting.put(request)
+        self._wake()
 
     def _check_alive(self) -> None:
         if self._error is not None:
@@ -149,9 +175,9 @@ class Engine:
         if self._thread is None:
             raise EngineError("The engine is not started: call start() first.")
         if self._stopped.is_set() or not self._thread.is_alive():
-            raise EngineError("The engine has stopped: restart the app.")
+            raise EngineError(_STOPPED)
 
-    def _pieces(self, request: _Request) -> Generator[Step | str, None, None]:
+    def _pieces(self, request: Request) -> Generator[Step | Usage, None, None]:
         try:
             while True:
                 try:
@@ -159,78 +185,62 @@ class Engine:
                 except queue.Empty:
                     self._check_alive()
                     continue
-                if piece is None:
-                    return
                 if isinstance(piece, ModelError):
                     raise piece
                 if isinstance(piece, Exception):
                     raise EngineError(f"The answer failed: {type(piece).__name__}: {piece}") from piece
                 yield piece
+                if isinstance(piece, Usage):
+                    return
         finally:
             request.cancelled.set()
 
+    def _wake(self) -> None:
+        with self._work:
+            self._work.notify_all()
+
+    # The serving thread
+
     def _own(self) -> None:
-        """The owner thread: loads, then serves until closed. Whatever it raises reaches every caller."""
-        jobs: deque[tuple[_Request, _Job]] = deque()
+        """Loads and serves until closed; starts again where it dies. Whatever it raises reaches every caller."""
+        deaths: list[float] = []
         try:
-            decoder = Decoder(self._settings)
-            refused = decoder.attach(self._found)
-            self.base = decoder.manifest
-            self.failures += tuple(refused)
-            self.adapters = tuple(info for info in self.adapters if info.name in decoder.attached)
-            self._ready.set()
             while not self._stopped.is_set():
-                self._admit(decoder, jobs)
-                if jobs:
-                    self._turn(decoder, jobs)
-        except Exception as error:
-            self._error = error
+                try:
+                    self._load_and_serve()
+                except Exception as error:
+                    deaths = [at for at in deaths if time.monotonic() - at < RESTARTS_S] + [time.monotonic()]
+                    if self._serving is None or len(deaths) > RESTARTS:
+                        self._error = error
+                        return
+                    _log.exception("the serving loop died and is started again")
+                    self._serving = None
         finally:
             self._stopped.set()
             self._ready.set()
-            self._release(jobs)
 
-    def _admit(self, decoder: Decoder, jobs: deque[tuple[_Request, _Job]]) -> None:
-        """Takes waiting requests in; without any job it waits for one."""
-        while len(jobs) < ACTIVE_JOBS:
-            try:
-                request = self._requests.get(block=not jobs)
-            except queue.Empty:
-                return
-            if request is None:
-                return
-            job: _Job
-            if request.choices is None:
-                job = decoder.generate(request.messages, request.max_new_tokens)
-            else:
-                job = decoder.fill(request.messages, request.choices)
-            jobs.append((request, job))
+    def _load_and_serve(self) -> None:
+        import torch
 
-    def _turn(self, decoder: Decoder, jobs: deque[tuple[_Request, _Job]]) -> None:
-        """A few steps of the first job, which then goes to the end of the row unless it is done."""
-        request, job = jobs.popleft()
+        from adapters.decode import Decoder
+        from adapters.serving import Serving
+
+        torch.set_num_threads(self._settings.threads)
+        decoder = Decoder(load_base(self._settings.base, self._settings.quantization))
+        self.base = decoder.manifest
+        serving = Serving(decoder, self._catalogue, self._waiting, self._settings, self._wake)
+        why = _STOPPED
         try:
-            with decoder.adapter(request.adapter):
-                for _ in range(TURN_STEPS):
-                    if request.cancelled.is_set():
-                        return
-                    piece = next(job)
-                    self.steps += 1
-                    if piece:
-                        request.out.put(piece)
-        except StopIteration:
-            request.out.put(None)
+            serving.load_all()
+            self._serving = serving
+            self._ready.set()
+            while not self._stopped.is_set():
+                with self._work:
+                    self._work.wait_for(lambda: self._stopped.is_set() or not serving.idle or len(self._waiting))
+                serving.turn()
         except Exception as error:
-            request.out.put(error)
-        else:
-            jobs.append((request, job))
-
-    def _release(self, jobs: deque[tuple[_Request, _Job]]) -> None:
-        stopped = EngineError("The engine has stopped: restart the app.")
-        for request, _ in jobs:
-            request.out.put(stopped)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                waiting = self._requests.get_nowait()
-                if waiting is not None:
-                    waiting.out.put(stopped)
+            why = f"The model stopped and is being started again ({type(error).__name__}): ask again in a moment."
+            raise
+        finally:
+            serving.tell_all(EngineError(why))
+            serving.close()

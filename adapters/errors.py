@@ -6,6 +6,7 @@ ModelError
 ├── AdapterError     an adapter folder cannot be used with this base
 ├── DatasetError     training data: file, line and fault
 └── EngineError      a request failed or the engine stopped
+    └── BusyError    too many wait already
 """
 
 
@@ -27,3 +28,11 @@ class DatasetError(ModelError):
 
 class EngineError(ModelError):
     """A generation failed, was refused, or the engine has stopped."""
+
+
+class BusyError(EngineError):
+    """The queue is full; `place` is the one that the request would have had."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"Everybody is busy: you would be number {place} in the queue. Try again in a moment.")
+        self.place = place

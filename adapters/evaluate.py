@@ -5,12 +5,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adapters.base import read_base_manifest
+import torch
+
+from adapters.answer import Step
+from adapters.base import load_base, read_base_manifest
 from adapters.dataset import Example
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, DatasetError
+from adapters.greedy import ROWS_AT_ONCE
+from adapters.lora_batch import AdapterWeights
 from adapters.prompts import Message
 from adapters.registry import find_adapters
+from adapters.residents import load_weights
 from desk.config import AdapterSettings
 
 LOST = 0.05
@@ -18,23 +24,37 @@ LOST = 0.05
 LEAST_ROWS = 40
 
 
-def load_adapter(settings: AdapterSettings, name: str) -> Decoder:
+@dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """A batch of its own, for scoring, and the adapter that is scored."""
+
+    decoder: Decoder
+    weights: AdapterWeights
+
+    def of(self, adapter: str | None) -> AdapterWeights | None:
+        """The weights for a name, None for the bare base."""
+        return None if adapter is None else self.weights
+
+
+def load_adapter(settings: AdapterSettings, name: str) -> LoadedAdapter:
     """The base with that adapter alone. Raises AdapterError with the reason when it cannot be used."""
     found, refused = find_adapters(settings.shipped, settings.trained, read_base_manifest(settings.base))
     wanted = [one for one in found if one.manifest.name == name]
-    decoder = Decoder(settings) if wanted else None
-    refused += decoder.attach(wanted) if decoder else []
-    if decoder is None or name not in decoder.attached:
+    if not wanted:
         own = [sentence for sentence in refused if f"Adapter {name} " in sentence]
         raise AdapterError(" ".join(own) or f"{name} is not trained yet.")
-    return decoder
+    torch.set_num_threads(settings.threads)
+    decoder = Decoder(load_base(settings.base, settings.quantization))
+    return LoadedAdapter(decoder, load_weights(wanted[0], decoder))
 
 
 def answer_scores(
-    decoder: Decoder, adapter: str | None, examples: Sequence[Example], max_new_tokens: int
+    loaded: LoadedAdapter, adapter: str | None, examples: Sequence[Example], max_new_tokens: int
 ) -> dict[str, float]:
     """`exact`: share of answers equal to the completion; `known`: share equal to any completion of the rows."""
-    answers = [reply.text for reply in decoder.replies([row.prompt for row in examples], adapter, max_new_tokens)]
+    prompts = [row.prompt for row in examples]
+    replies = loaded.decoder.replies(prompts, loaded.of(adapter), max_new_tokens, ROWS_AT_ONCE)
+    answers = [reply.text for reply in replies]
     known = {row.completion for row in examples}
     right = sum(answer == row.completion for answer, row in zip(answers, examples, strict=True))
     return {
@@ -53,12 +73,13 @@ class Calibration:
     wrong_below: float
 
 
-def calibrate(decoder: Decoder, adapter: str, examples: Sequence[Example], max_new_tokens: int) -> Calibration:
+def calibrate(loaded: LoadedAdapter, adapter: str, examples: Sequence[Example], max_new_tokens: int) -> Calibration:
     """The level at which LOST of the right answers to these rows, which training never saw, are given up.
 
     Raises DatasetError when fewer than LEAST_ROWS of them are answered right: a level would be chance.
     """
-    replies = decoder.replies([row.prompt for row in examples], adapter, max_new_tokens)
+    prompts = [row.prompt for row in examples]
+    replies = loaded.decoder.replies(prompts, loaded.of(adapter), max_new_tokens, ROWS_AT_ONCE)
     judged = [(reply.confidence, reply.text == row.completion) for reply, row in zip(replies, examples, strict=True)]
     right = sorted(sure for sure, correct in judged if correct)
     wrong = [sure for sure, correct in judged if not correct]
@@ -76,18 +97,20 @@ def _below(values: Sequence[float], level: float) -> float:
 
 
 def field_scores(
-    decoder: Decoder,
+    loaded: LoadedAdapter,
     adapter: str,
     examples: Sequence[Example],
     choices: Mapping[str, Sequence[str]],
 ) -> dict[str, float]:
     """Share of right values per field, and the share that the rows' most frequent value would get."""
     truth = [json.loads(row.completion) for row in examples]
-    filled = []
-    with decoder.adapter(adapter):
-        for row in examples:
-            values = [value for value in decoder.fill([Message("user", row.prompt)], choices) if value is not None]
-            filled.append(dict(zip(choices, values, strict=True)))
+    steps: list[list[Step]] = [[] for _ in examples]
+    rows = [
+        loaded.decoder.fields([Message("user", row.prompt)], loaded.of(adapter), choices, kept.append)
+        for row, kept in zip(examples, steps, strict=True)
+    ]
+    loaded.decoder.run(rows, ROWS_AT_ONCE)
+    filled = [dict(zip(choices, (step.text for step in kept), strict=True)) for kept in steps]
     scores = {"tickets": float(len(examples))}
     for name in choices:
         values = [row[name] for row in truth]

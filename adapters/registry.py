@@ -6,7 +6,9 @@ of that is checked here.
 """
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,15 +124,16 @@ def _check_config(path: Path) -> None:
     targets = config.get("target_modules")
     if not isinstance(targets, list) or sorted(map(str, targets)) != sorted(TARGET_MODULES):
         raise AdapterError(f"it targets {targets!r}, but Phi-3's projections are fused: {', '.join(TARGET_MODULES)}.")
-    for key in ("use_dora", "lora_bias", "modules_to_save"):
+    for key in ("use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
         if config.get(key):
             raise AdapterError(f"it uses {key}, which is not supported: train it as a plain LoRA adapter.")
 
 
-def check_weights(found: FoundAdapter, model: Any) -> None:
-    """Reads the weights and compares them with the loaded base. Raises AdapterError at the first fault.
+def read_weights(found: FoundAdapter, shapes: Mapping[str, tuple[int, int]]) -> tuple[dict[str, Any], float]:
+    """The tensors by their names in PEFT's file, and the scale of their products. Raises AdapterError.
 
-    Every target module of the base must have its A (r, in) and B (out, r), finite, and nothing else may occur.
+    Every projection in `shapes` (`projection_shapes`) must have its A (r, in) and B (out, r), finite, and nothing else
+    may occur.
     """
     import torch
     from safetensors import SafetensorError
@@ -143,7 +146,10 @@ def check_weights(found: FoundAdapter, model: Any) -> None:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is damaged ({error}): restore it or train again.") from None
-    expected = _expected_shapes(model, manifest.r)
+    expected = {}
+    for name, (height, width) in shapes.items():
+        expected[f"base_model.model.{name}.lora_A.weight"] = (manifest.r, width)
+        expected[f"base_model.model.{name}.lora_B.weight"] = (height, manifest.r)
     for key in sorted(expected.keys() | state.keys()):
         if key not in state:
             raise AdapterError(f"it has no weights for {key}: train it again on this base.")
@@ -155,12 +161,22 @@ def check_weights(found: FoundAdapter, model: Any) -> None:
             )
         if not torch.isfinite(state[key]).all():
             raise AdapterError(f"its weights {key} hold values that are not finite numbers: train it again.")
+    return state, _scale(found.folder / CONFIG_FILE)
 
 
-def _expected_shapes(model: Any, r: int) -> dict[str, tuple[int, int]]:
-    shapes: dict[str, tuple[int, int]] = {}
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in TARGET_MODULES:
-            shapes[f"base_model.model.{name}.lora_A.weight"] = (r, module.in_features)
-            shapes[f"base_model.model.{name}.lora_B.weight"] = (module.out_features, r)
-    return shapes
+def _scale(path: Path) -> float:
+    """What PEFT multiplies the products with: alpha / r, or alpha / sqrt(r) for rank-stabilised adapters."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    r, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(r, int) or not isinstance(alpha, int | float) or r < 1:
+        raise AdapterError(f"{path} does not say r and lora_alpha: train it again.")
+    return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
+
+
+def projection_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """(out, in) of each of Phi-3's projections in a base model, by its name."""
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] in TARGET_MODULES
+    }

@@ -22,9 +22,9 @@ from adapters.config import (
     write_manifest,
 )
 from adapters.dataset import Example, dataset_hash, split, token_rows
-from adapters.decode import greedy_replies
 from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing
+from adapters.greedy import greedy_replies
 from adapters.prompts import Message, encode_chat
 from desk.config import AdapterSettings
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from langchain_core.messages import AIMessage, HumanMessage
 
-from adapters.decode import OPENING_TOKENS, confidence
+from adapters.answer import OPENING_TOKENS, confidence
 from adapters.errors import ModelError
 from chains.chat_model import PhiChatModel
 from chains.errors import TurnError

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict
 
-from adapters.engine import Engine, Message
+from adapters.engine import Engine, Message, Sampling
 
 
 class PhiChatModel(BaseChatModel):
@@ -48,7 +48,7 @@ class PhiChatModel(BaseChatModel):
         if stop or kwargs:
             raise ValueError(f"Not supported here: {', '.join(['stop'] * bool(stop) + sorted(kwargs))}.")
         told = 0
-        pieces = self.engine.stream([to_message(m) for m in messages], adapter, max_new_tokens=max_tokens)
+        pieces = self.engine.stream([to_message(m) for m in messages], adapter, Sampling(max_tokens=max_tokens))
         try:
             for piece in pieces:
                 if run_manager:

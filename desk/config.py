@@ -48,6 +48,8 @@ class ModelsFile(Edge):
     base: str = "embedded"
     quantization: Quantization = "auto"
     threads: int = Field(default=2, ge=1, le=256)
+    rows: int = Field(default=8, ge=1, le=256)
+    adapter_mb: int = Field(default=1024, ge=1, le=1_000_000)
 
 
 class LimitsFile(Edge):
@@ -164,7 +166,10 @@ class IndexSettings:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
-    """What `adapters` needs: the base model, and where shipped and trained adapters are."""
+    """What `adapters` needs: the base model, and where shipped and trained adapters are.
+
+    `rows` answers are written side by side; adapters beyond `adapter_bytes` are let go, the least recently used first.
+    """
 
     base: str
     quantization: Quantization
@@ -172,6 +177,8 @@ class AdapterSettings:
     trained: Path
     threads: int
     answer_tokens: int
+    rows: int = 8
+    adapter_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +285,8 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             trained=state / "adapters",
             threads=file.models.threads,
             answer_tokens=file.limits.answer_tokens,
+            rows=file.models.rows,
+            adapter_bytes=file.models.adapter_mb << 20,
         ),
         chains=ChainSettings(
             title=file.title,

@@ -40,7 +40,17 @@ def make_base(folder: Path, seed: int = 5, **shape: int) -> BaseManifest:
     return save_base(folder, model.eval(), tokenizer, recipe, "no corpus")
 
 
-def make_adapter(base: Path, folder: Path, name: str, seed: int, task: str = "answers") -> None:
+def make_adapter(
+    base: Path,
+    folder: Path,
+    name: str,
+    seed: int,
+    task: str = "answers",
+    *,
+    r: int = 4,
+    rslora: bool = False,
+    version: int = 1,
+) -> None:
     """Writes an adapter with random weights, complete with its manifest, to `folder`."""
     import torch
 
@@ -52,7 +62,7 @@ def make_adapter(base: Path, folder: Path, name: str, seed: int, task: str = "an
             "title": name.title(),
             "domain": f"Things of {name}",
             "task": task,
-            "training": {"r": 4, "lora_alpha": 8},
+            "training": {"r": r, "lora_alpha": 8},
         }
     )
     loaded = load_base(str(base))
@@ -63,7 +73,9 @@ def make_adapter(base: Path, folder: Path, name: str, seed: int, task: str = "an
             if "lora_" in parameter_name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
     folder.mkdir(parents=True)
-    save_adapter(folder, model, name, file, [Example("a", "b")], loaded, 1)
+    save_adapter(folder, model, name, file, [Example("a", "b")], loaded, version)
+    if rslora:
+        edit_json(folder / "adapter_config.json", use_rslora=True)
 
 
 def make_settings(root: Path, **changes: Any) -> AdapterSettings:

@@ -9,7 +9,7 @@ import pytest
 from adapters_small import edit_json, make_base, make_settings
 
 from adapters.base import load_base, read_base_manifest
-from adapters.engine import Engine, Message
+from adapters.engine import Engine, Message, Sampling
 from adapters.errors import BaseModelError
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "adapters" / "tiny" / "base"
@@ -61,8 +61,8 @@ def test_an_nf4_base_is_served_by_the_same_engine(base: Path, tmp_path: Path) ->
     try:
         engine.wait_ready(60)
         asked = [Message("user", "My screen flickers")]
-        first = "".join(engine.stream(asked, None, max_new_tokens=8))
-        assert first == "".join(engine.stream(asked, None, max_new_tokens=8))
+        first = "".join(engine.stream(asked, None, Sampling(max_tokens=8)))
+        assert first == "".join(engine.stream(asked, None, Sampling(max_tokens=8)))
         assert first
     finally:
         engine.close()

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from adapters.__main__ import main
+from adapters.base import read_base_manifest
 from adapters.config import read_adapter_file
 from adapters.dataset import dataset_hash, read_examples
-from adapters.engine import Engine
+from adapters.registry import find_adapters
 from desk.config import load_desk
 
 
@@ -56,8 +57,8 @@ def test_a_missing_desk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> N
 def test_shipped_weights_were_trained_on_the_rows_beside_them(name: str) -> None:
     desk = load_desk()
     folder = desk.adapters.shipped / name
-    engine = Engine(desk.adapters)
-    manifest = next(found.manifest for found in engine._found if found.manifest.name == name)
+    found, _ = find_adapters(desk.adapters.shipped, desk.adapters.trained, read_base_manifest(desk.adapters.base))
+    manifest = next(one.manifest for one in found if one.manifest.name == name)
     assert manifest.dataset_hash == dataset_hash(read_examples(folder / "train.jsonl"))
     assert manifest.settings == read_adapter_file(folder / "adapter.yaml").training.model_dump()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from adapters_small import make_adapter, make_base, make_settings
 
-from adapters.decode import OPENING_TOKENS, confidence
+from adapters.answer import OPENING_TOKENS, Sampling, confidence
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, BaseModelError, EngineError
 
@@ -40,8 +40,8 @@ def engine(root: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def ask(engine: Engine, question: str, adapter: str | None, **more: int) -> str:
-    return "".join(engine.stream([Message("user", question)], adapter, **more))
+def ask(engine: Engine, question: str, adapter: str | None, max_tokens: int | None = None) -> str:
+    return "".join(engine.stream([Message("user", question)], adapter, Sampling(max_tokens=max_tokens)))
 
 
 def wait_until_idle(engine: Engine) -> int:
@@ -98,8 +98,8 @@ def test_the_answer_is_what_the_merged_weights_alone_would_say(root: Path, engin
             break
         ids.append(token)
     wanted = base.tokenizer.decode(ids[opened:])
-    assert ask(engine, "My screen flickers", "red", max_new_tokens=12) == wanted
-    assert ask(engine, "My screen flickers", None, max_new_tokens=12) != wanted
+    assert ask(engine, "My screen flickers", "red", max_tokens=12) == wanted
+    assert ask(engine, "My screen flickers", None, max_tokens=12) != wanted
 
 
 def test_the_log_probabilities_are_those_of_the_answers_own_tokens(root: Path, engine: Engine) -> None:
@@ -111,7 +111,7 @@ def test_the_log_probabilities_are_those_of_the_answers_own_tokens(root: Path, e
 
     base = load_base(str(root / "base"))
     model = PeftModel.from_pretrained(base.model, str(root / "shipped" / "red" / "weights"))
-    stream = engine.stream([Message("user", "My screen flickers")], "red", max_new_tokens=12)
+    stream = engine.stream([Message("user", "My screen flickers")], "red", Sampling(max_tokens=12))
     text = "".join(stream)
     ids = encode_chat(base.tokenizer, [Message("user", "My screen flickers")], open_reply=True)
     opened = len(ids)
@@ -133,8 +133,8 @@ def test_confidence_is_the_mean_probability_of_the_first_tokens() -> None:
 
 def test_pieces_never_break_a_character_and_add_up(root: Path) -> None:
     from adapters.base import load_base
-    from adapters.decode import TextStream
     from adapters.prompts import encode_text
+    from adapters.text_stream import TextStream
 
     tokenizer = load_base(str(root / "base")).tokenizer
     text = "naïve 漢字 🙂 the printer"
@@ -148,8 +148,8 @@ def test_pieces_never_break_a_character_and_add_up(root: Path) -> None:
 
 def test_an_unfinished_character_is_shown_at_the_end(root: Path) -> None:
     from adapters.base import load_base
-    from adapters.decode import TextStream
     from adapters.prompts import encode_text
+    from adapters.text_stream import TextStream
 
     tokenizer = load_base(str(root / "base")).tokenizer
     stream = TextStream(tokenizer)
@@ -159,8 +159,8 @@ def test_an_unfinished_character_is_shown_at_the_end(root: Path) -> None:
 
 def test_a_bad_byte_costs_nothing_of_what_follows(root: Path) -> None:
     from adapters.base import load_base
-    from adapters.decode import TextStream
     from adapters.prompts import encode_text
+    from adapters.text_stream import TextStream
 
     tokenizer = load_base(str(root / "base")).tokenizer
     bad = tokenizer.convert_tokens_to_ids(["<0x16>", "<0xE7>"])
@@ -178,7 +178,7 @@ def test_the_answer_never_holds_a_control_token(engine: Engine) -> None:
 
 def test_closing_a_stream_stops_its_decoding_within_two_steps(engine: Engine) -> None:
     wait_until_idle(engine)
-    stream = engine.stream([Message("user", "Which agreement?")], "blue", max_new_tokens=60)
+    stream = engine.stream([Message("user", "Which agreement?")], "blue", Sampling(max_tokens=60))
     next(stream)
     at_close = engine.steps
     stream.close()
@@ -195,7 +195,7 @@ def test_a_cancelled_request_leaves_the_others_untouched(engine: Engine) -> None
 
 
 def test_a_prompt_longer_than_the_window_is_answered(engine: Engine) -> None:
-    assert ask(engine, "long " * 2000, "red", max_new_tokens=4) == ask(engine, "long " * 3000, "red", max_new_tokens=4)
+    assert ask(engine, "long " * 2000, "red", max_tokens=4) == ask(engine, "long " * 3000, "red", max_tokens=4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -240,7 +240,7 @@ def test_a_stopped_engine_says_so_to_waiting_and_to_new_callers(root: Path) -> N
         engine.stream([Message("user", "hello")], None)
     engine.start()
     engine.wait_ready(60)
-    stream = engine.stream([Message("user", "hello")], None, max_new_tokens=10_000)
+    stream = engine.stream([Message("user", "hello")], None, Sampling(max_tokens=10_000))
     engine.close()
     with pytest.raises(EngineError, match="has stopped"):
         for _ in stream:

@@ -10,7 +10,7 @@ import pytest
 from adapters_small import edit_json, make_adapter, make_base, make_settings
 
 from adapters.config import files_hash
-from adapters.engine import Engine, Message
+from adapters.engine import Engine, Message, Sampling
 from adapters.registry import find_adapters
 
 
@@ -60,7 +60,7 @@ def refused_at_loading(root: Path, sentence: str) -> None:
         assert [info.name for info in engine.adapters] == ["good"]
         assert len(engine.failures) == 1
         assert sentence in engine.failures[0]
-        assert "".join(engine.stream([Message("user", "screen")], "good", max_new_tokens=3))
+        assert "".join(engine.stream([Message("user", "screen")], "good", Sampling(max_tokens=3)))
     finally:
         engine.close()
 

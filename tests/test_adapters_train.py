@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from adapters_small import SHAPE, make_base, make_settings, quick_training
 
+from adapters.answer import confidence
 from adapters.base import load_base
 from adapters.config import AdapterFile, AdapterManifest, TrainingSettings, read_adapter_file, read_manifest
 from adapters.dataset import Example
-from adapters.engine import Engine, Message
+from adapters.engine import Engine, Message, Sampling
 from adapters.errors import DatasetError
 from adapters.train import attach_lora, exact_share, next_version, run_sft, train_adapter
 from tests.fakes import HashEmbedder
@@ -110,7 +111,7 @@ def test_exact_share_counts_whole_answers(root: Path) -> None:
     engine.start()
     try:
         engine.wait_ready(60)
-        said = "".join(engine.stream([Message("user", "hello")], None, max_new_tokens=8))
+        said = "".join(engine.stream([Message("user", "hello")], None, Sampling(max_tokens=8)))
     finally:
         engine.close()
     rows = [Example("hello", said), Example("hello", said + "."), Example("hello", said), Example("a longer one", "")]
@@ -120,18 +121,20 @@ def test_exact_share_counts_whole_answers(root: Path) -> None:
 @pytest.mark.usefixtures("manifest")
 def test_scoring_side_by_side_gives_what_serving_gives(root: Path) -> None:
     """With the adapter, prompts of several lengths, one far longer than the window."""
-    from adapters.decode import confidence
     from adapters.evaluate import load_adapter
 
-    decoder = load_adapter(make_settings(root), "small")
+    loaded = load_adapter(make_settings(root), "small")
     prompts = ["my screen flickers", "the printer jams again, and nobody on this floor knows why", "paper " * 400]
-    together = decoder.replies(prompts, "small", 8)
+    together = loaded.decoder.replies(prompts, loaded.weights, 8, 32)
+    engine = Engine(make_settings(root))
+    engine.start()
     alone = []
-    for prompt in prompts:
-        with decoder.adapter("small"):
-            steps = list(decoder.generate([Message("user", prompt)], 8))
-        logprobs = [step.logprob for step in steps if step.logprob is not None]
-        alone.append(("".join(step.text for step in steps), confidence(logprobs)))
+    try:
+        for prompt in prompts:
+            stream = engine.stream([Message("user", prompt)], "small", Sampling(max_tokens=8))
+            alone.append(("".join(stream), confidence(stream.logprobs)))
+    finally:
+        engine.close()
     assert [reply.text for reply in together] == [text for text, _ in alone]
     assert [reply.confidence for reply in together] == pytest.approx([sure for _, sure in alone], rel=1e-4)
     assert together[0].text == "Reseat the cable."
@@ -275,15 +278,15 @@ def test_the_base_is_built_from_a_desk_and_repeats(tmp_path: Path) -> None:
 def test_the_level_gives_up_a_twentieth_of_the_right_answers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adapters import evaluate
 
-    decoder = evaluate.load_adapter(make_settings(root), "small")
+    loaded = evaluate.load_adapter(make_settings(root), "small")
     prompts = [f"my screen flickers, number {number}" for number in range(24)]
-    replies = decoder.replies(prompts, "small", 8)
+    replies = loaded.decoder.replies(prompts, loaded.weights, 8, 32)
     rows = [Example(prompt, reply.text) for prompt, reply in zip(prompts, replies, strict=True)]
     rows[3] = Example(rows[3].prompt, "something else")
     with pytest.raises(DatasetError, match="Only 23 of 24 validation rows of small are answered right"):
-        evaluate.calibrate(decoder, "small", rows, 8)
+        evaluate.calibrate(loaded, "small", rows, 8)
     monkeypatch.setattr(evaluate, "LEAST_ROWS", 20)
-    found = evaluate.calibrate(decoder, "small", rows, 8)
+    found = evaluate.calibrate(loaded, "small", rows, 8)
     right = sorted(reply.confidence for place, reply in enumerate(replies) if place != 3)
     assert found.level == pytest.approx(right[1], abs=1e-4)
     assert found.right_below <= 2 / 23

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.engine import Engine
 from app.assembly import Switchboard
 from app.render import rendered
 from chains.turn import (
@@ -237,7 +238,7 @@ def test_a_short_question_on_the_same_subject_takes_it_along(board: Switchboard,
 def unsure(board: Switchboard, monkeypatch: pytest.MonkeyPatch) -> Switchboard:
     """The desk with adapters that would have to be certain."""
     adapters = tuple(replace(info, least_confidence=1.0) for info in board.engine.adapters)
-    monkeypatch.setattr(board.engine, "adapters", adapters)
+    monkeypatch.setattr(Engine, "adapters", adapters)
     return board
 
 
@@ -274,7 +275,7 @@ def test_waiting_until_an_adapter_is_sure_changes_nothing_of_what_it_says(
     assert needed is not None and 0.5 < needed < 1
     waited = finished(board, Turn(SYMPTOM))
     free = tuple(replace(info, least_confidence=None) for info in board.engine.adapters)
-    monkeypatch.setattr(board.engine, "adapters", free)
+    monkeypatch.setattr(Engine, "adapters", free)
     assert finished(board, Turn(SYMPTOM)).text == waited.text
     assert waited.decision.route is Route.ADAPTER
 
