@@ -1,4 +1,4 @@
-"""`python -m adapters list | train NAME | pretrain | evaluate NAME | calibrate NAME`: the models' command line."""
+"""`python -m adapters list|serve|train NAME|pretrain|evaluate NAME|calibrate NAME`: the models' command line."""
 
 import argparse
 import json
@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters.config import AdapterFile, read_adapter_file
-from adapters.errors import DatasetError, ModelError
+from adapters.errors import DatasetError, EngineError, ModelError
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk
 from desk.errors import DeskError
+
+KEY_VARIABLE = "SWITCHBOARD_MODELS_KEY"
+"""The environment variable whose value each request to `serve` has to bring, if it is set."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     commands: dict[str, Callable[[Desk, argparse.Namespace], None]] = {
         "list": _list,
+        "serve": _serve,
         "train": _train,
         "pretrain": _pretrain,
         "evaluate": _evaluate,
@@ -57,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("list", "Show the base model and the desk's adapters.")
+    serve = command("serve", "Serve base and adapters over HTTP, as OpenAI's chat completions.")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port (default 8000)")
+    serve.add_argument("--deadline", type=float, help="seconds after which an answer is cut (default: none)")
     train = command("train", "Train one adapter from its train.jsonl.")
     train.add_argument("name", metavar="NAME", help="the adapter's folder in the desk")
     train.add_argument("--output", type=Path, help="folder for the weights (default: the desk's state)")
@@ -86,6 +95,24 @@ def _list(desk: Desk, options: argparse.Namespace) -> None:
         print(f"adapter   {info.name} v{info.version} ({', '.join(sorted(info.capabilities))}): {info.domain}")
     for sentence in engine.failures:
         print(f"refused   {sentence}")
+
+
+def _serve(desk: Desk, options: argparse.Namespace) -> None:
+    import uvicorn
+
+    from adapters.engine import Engine
+    from adapters.service import build_service
+
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key and options.host not in LOOPBACK:
+        raise EngineError(
+            f"Whoever reaches {options.host} could use the model: put a key into {KEY_VARIABLE}, or leave out --host."
+        )
+    engine = Engine(desk.adapters)
+    for sentence in engine.failures:
+        print(f"refused   {sentence}", file=sys.stderr)
+    service = build_service(engine, key, options.deadline)
+    uvicorn.run(service, host=options.host, port=options.port, log_level="warning")
 
 
 def _plain(info: Any) -> dict[str, Any]:

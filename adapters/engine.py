@@ -5,11 +5,13 @@ its own adapter (decode.py). Adapters are read and checked on a second thread, a
 (serving.py). Text leaves through each request's own queue. docs/architecture.md walks through the loop.
 """
 
+import asyncio
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from adapters.answer import Sampling, Step, Usage
 from adapters.base import load_base, read_base_manifest
 from adapters.catalogue import Catalogue
 from adapters.config import BaseManifest
-from adapters.errors import EngineError, ModelError
+from adapters.errors import EngineError, ModelError, UnavailableError
 from adapters.prompts import Message
 from adapters.registry import AdapterInfo, find_adapters
 from adapters.request import Request
@@ -32,6 +34,9 @@ __all__ = ["AdapterInfo", "Engine", "Message", "Sampling", "Stream", "Usage"]
 WAITING_REQUESTS = 256
 """Requests that may wait before new ones are told that everybody is busy."""
 
+POLL_S = 0.5
+"""How often whoever waits for a piece looks whether the engine is still there."""
+
 RESTARTS = 3
 RESTARTS_S = 600
 """A serving loop that dies is started again, but not more often than so in so many seconds."""
@@ -40,27 +45,82 @@ _log = logging.getLogger("switchboard.engine")
 _STOPPED = "The engine has stopped: restart the app."
 
 
-class Stream(Iterator[str]):
-    """Pieces of one answer. `logprobs` are those of the tokens so far, `usage` is known at the end; `close` cancels."""
+class Stream(Iterator[str], AsyncIterator[str]):
+    """Pieces of one answer, for one thread or one event loop.
 
-    def __init__(self, steps: Generator[Step | Usage, None, None]) -> None:
-        self._steps = steps
+    `logprobs` are those of the tokens so far, `usage` is known at the end. `close`, from any thread, cancels what is
+    still to come; so does dropping the last reference.
+    """
+
+    def __init__(self, request: Request, check: Callable[[], None]) -> None:
+        self._request, self._check = request, check
+        self._arrived: asyncio.Event | None = None
         self.logprobs: list[float] = []
         self.usage: Usage | None = None
 
     def __next__(self) -> str:
-        while True:
-            step = next(self._steps)
-            if isinstance(step, Usage):
-                self.usage = step
+        while not self._ended:
+            try:
+                piece = self._request.out.get(timeout=POLL_S)
+            except queue.Empty:
+                self._check()
                 continue
-            if step.logprob is not None:
-                self.logprobs.append(step.logprob)
-            if step.text:
-                return step.text
+            if text := self._text(piece):
+                return text
+        raise StopIteration
+
+    async def __anext__(self) -> str:
+        arrived = self._listen()
+        while not self._ended:
+            arrived.clear()
+            try:
+                piece = self._request.out.get_nowait()
+            except queue.Empty:
+                try:
+                    await asyncio.wait_for(arrived.wait(), POLL_S)
+                except TimeoutError:
+                    self._check()
+                continue
+            if text := self._text(piece):
+                return text
+        raise StopAsyncIteration
+
+    def __del__(self) -> None:
+        self._request.cancelled.set()
 
     def close(self) -> None:
-        self._steps.close()
+        self._request.cancelled.set()
+
+    @property
+    def _ended(self) -> bool:
+        return self.usage is not None or self._request.gone
+
+    def _text(self, piece: Step | Usage | Exception) -> str:
+        """The text of what arrived. Raises what the answer failed of."""
+        if isinstance(piece, Usage):
+            self.usage = piece
+            return ""
+        if isinstance(piece, Step):
+            if piece.logprob is not None:
+                self.logprobs.append(piece.logprob)
+            return piece.text
+        self.close()
+        if isinstance(piece, ModelError):
+            raise piece
+        raise EngineError(f"The answer failed: {type(piece).__name__}: {piece}") from piece
+
+    def _listen(self) -> asyncio.Event:
+        """An event of the running loop that is set whenever something arrives."""
+        if self._arrived is None:
+            arrived = self._arrived = asyncio.Event()
+            loop, request = asyncio.get_running_loop(), self._request
+
+            def tell() -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                    loop.call_soon_threadsafe(arrived.set)
+
+            request.notify = tell
+        return self._arrived
 
 
 class Engine:
@@ -111,7 +171,7 @@ class Engine:
     def wait_ready(self, timeout_s: float | None = None) -> bool:
         """Whether the model is ready within `timeout_s`. Raises what loading raised."""
         if self._thread is None:
-            raise EngineError("The engine is not started: call start() first.")
+            raise UnavailableError("The engine is not started: call start() first.")
         ready = self._ready.wait(timeout_s)
         if self._error is not None:
             raise self._error
@@ -128,19 +188,19 @@ class Engine:
         """
         request = Request(tuple(messages), adapter, user, sampling or Sampling())
         self._submit(request)
-        return Stream(self._pieces(request))
+        return Stream(request, self._check_alive)
 
     def fill(
         self, messages: Sequence[Message], adapter: str, choices: Mapping[str, Sequence[str]], *, user: str = ""
     ) -> dict[str, str]:
         """A value for every field, in order, each one of the field's choices."""
-        empty = [name for name, values in choices.items() if not values]
+        empty = [name for name, values in choices.items() if not values or not all(values)]
         if empty or not choices:
             raise EngineError(f"fill() needs choices for every field; none for {', '.join(empty) or 'any'}.")
         fields = {name: tuple(values) for name, values in choices.items()}
         request = Request(tuple(messages), adapter, user, Sampling(), fields)
         self._submit(request)
-        values = [piece.text for piece in self._pieces(request) if isinstance(piece, Step)]
+        values = list(Stream(request, self._check_alive))
         return dict(zip(fields, values, strict=True))
 
     def refresh(self) -> None:
@@ -171,29 +231,11 @@ class Engine:
 
     def _check_alive(self) -> None:
         if self._error is not None:
-            raise EngineError(f"The model is not available: {self._error}") from self._error
+            raise UnavailableError(f"The model is not available: {self._error}") from self._error
         if self._thread is None:
-            raise EngineError("The engine is not started: call start() first.")
+            raise UnavailableError("The engine is not started: call start() first.")
         if self._stopped.is_set() or not self._thread.is_alive():
-            raise EngineError(_STOPPED)
-
-    def _pieces(self, request: Request) -> Generator[Step | Usage, None, None]:
-        try:
-            while True:
-                try:
-                    piece = request.out.get(timeout=0.5)
-                except queue.Empty:
-                    self._check_alive()
-                    continue
-                if isinstance(piece, ModelError):
-                    raise piece
-                if isinstance(piece, Exception):
-                    raise EngineError(f"The answer failed: {type(piece).__name__}: {piece}") from piece
-                yield piece
-                if isinstance(piece, Usage):
-                    return
-        finally:
-            request.cancelled.set()
+            raise UnavailableError(_STOPPED)
 
     def _wake(self) -> None:
         with self._work:
@@ -242,5 +284,5 @@ class Engine:
             why = f"The model stopped and is being started again ({type(error).__name__}): ask again in a moment."
             raise
         finally:
-            serving.tell_all(EngineError(why))
+            serving.tell_all(UnavailableError(why))
             serving.close()

@@ -6,7 +6,8 @@ ModelError
 ├── AdapterError     an adapter folder cannot be used with this base
 ├── DatasetError     training data: file, line and fault
 └── EngineError      a request failed or the engine stopped
-    └── BusyError    too many wait already
+    ├── BusyError         too many wait already
+    └── UnavailableError  the model is not there: not started, stopped, or it could not be loaded
 """
 
 
@@ -36,3 +37,7 @@ class BusyError(EngineError):
     def __init__(self, place: int) -> None:
         super().__init__(f"Everybody is busy: you would be number {place} in the queue. Try again in a moment.")
         self.place = place
+
+
+class UnavailableError(EngineError):
+    """There is no model to answer."""

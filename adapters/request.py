@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adapters.answer import Finish, Sampling, Step, Usage
@@ -29,6 +29,8 @@ class Request:
     first: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0
+    notify: Callable[[], None] | None = None
+    """Called, in the serving thread, after something was put in `out`."""
 
     @property
     def gone(self) -> bool:
@@ -47,12 +49,12 @@ class Request:
             self.first = time.monotonic()
         if step.logprob is not None:
             self.tokens += 1
-        self.out.put(step)
+        self._put(step)
 
     def end(self, adapter: str | None, finish: Finish) -> None:
         """Tells the caller that the answer is complete, and what it took."""
         now = time.monotonic()
-        self.out.put(
+        self._put(
             Usage(
                 adapter=adapter,
                 finish=finish,
@@ -63,3 +65,12 @@ class Request:
                 total_s=now - self.began,
             )
         )
+
+    def fail(self, error: Exception) -> None:
+        """Tells the caller that there will be no answer, or no more of it."""
+        self._put(error)
+
+    def _put(self, piece: Step | Usage | Exception) -> None:
+        self.out.put(piece)
+        if self.notify:
+            self.notify()

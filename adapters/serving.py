@@ -84,7 +84,7 @@ class Serving:
         requests += [request for parked in self._parked.values() for request in parked]
         requests += [self._next[0]] if self._next else []
         for request in requests:
-            request.out.put(error)
+            request.fail(error)
         self._running, self._read, self._parked, self._next = [], [], {}, None
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Serving:
             if row.done:
                 self._leave(request, row)
                 if row.error:
-                    request.out.put(row.error)
+                    request.fail(row.error)
                 else:
                     finish: Finish = row.finish or "stop"
                     request.end(_label(row.adapter), finish)
@@ -141,7 +141,7 @@ class Serving:
             try:
                 row = self._row(request)
             except Exception as error:  # a prompt or a schema that cannot be used is its sender's alone
-                request.out.put(error)
+                request.fail(error)
             else:
                 if row is not None:
                     return request, row

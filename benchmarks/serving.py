@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -174,6 +175,12 @@ class Letters:
     """A tokenizer for random weights: they have no words, and what is measured is not how text is put together."""
 
     added_tokens_decoder: ClassVar[dict[int, Any]] = {}
+
+    def apply_chat_template(self, *_: Any, **__: Any) -> str:
+        return "x"
+
+    def __call__(self, *_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=[11])
 
     def convert_ids_to_tokens(self, token: int) -> str:
         return str(token)
