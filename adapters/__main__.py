@@ -12,11 +12,9 @@ from typing import Any
 
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
-from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk
+from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
 from desk.errors import DeskError
 
-KEY_VARIABLE = "SWITCHBOARD_MODELS_KEY"
-"""The environment variable whose value each request to `serve` has to bring, if it is set."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -103,10 +101,11 @@ def _serve(desk: Desk, options: argparse.Namespace) -> None:
     from adapters.engine import Engine
     from adapters.service import build_service
 
-    key = os.environ.get(KEY_VARIABLE, "")
+    key = service_key()
     if not key and options.host not in LOOPBACK:
         raise EngineError(
-            f"Whoever reaches {options.host} could use the model: put a key into {KEY_VARIABLE}, or leave out --host."
+            f"Whoever reaches {options.host} could use the model: put a key into SWITCHBOARD_MODELS_KEY, or leave "
+            "out --host."
         )
     engine = Engine(desk.adapters)
     for sentence in engine.failures:

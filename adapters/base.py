@@ -4,9 +4,11 @@ Remote code is never run. A local model is read with `local_files_only`, so it n
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from typing import Any, Literal
 
 from adapters.config import TARGET_MODULES, BaseManifest, config_hash, files_hash, read_manifest
 from adapters.errors import BaseModelError, ModelError
+from adapters.folders import replacing
+
+_log = logging.getLogger("switchboard.models")
 
 TINY_PARAMETERS = 200_000_000
 """Below this, "auto" loads fp32: quantising a tiny model costs quality and saves nothing."""
@@ -65,12 +70,15 @@ def read_base_manifest(base: str) -> BaseManifest:
     )
 
 
-def load_base(base: str, quantization: Quantization = "auto") -> LoadedBase:
-    """The base, ready to generate. Raises BaseModelError in one sentence when that cannot be."""
+def load_base(base: str, quantization: Quantization = "auto", cache: Path | None = None) -> LoadedBase:
+    """The base, ready to generate. Raises BaseModelError in one sentence when that cannot be.
+
+    Quantising a real Phi-3 takes more than a minute on a CPU: with `cache`, the result is kept there and read again.
+    """
     local = Path(base).is_dir()
     with quiet():
         try:
-            return _load(base, local, quantization)
+            return _load(base, local, quantization, cache)
         except ModelError:
             raise
         except MemoryError:
@@ -81,9 +89,9 @@ def load_base(base: str, quantization: Quantization = "auto") -> LoadedBase:
             raise BaseModelError(_sentence(base, local, error)) from error
 
 
-def _load(base: str, local: bool, quantization: Quantization) -> LoadedBase:
+def _load(base: str, local: bool, quantization: Quantization, cache: Path | None) -> LoadedBase:
     import torch
-    from transformers import AutoConfig, AutoTokenizer, Phi3ForCausalLM
+    from transformers import AutoConfig, AutoTokenizer
 
     if local:
         _read_config(Path(base))
@@ -96,12 +104,10 @@ def _load(base: str, local: bool, quantization: Quantization) -> LoadedBase:
     kind = _choose(quantization, config)
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     arguments: dict[str, Any] = {"dtype": dtype, "local_files_only": local, "trust_remote_code": False}
-    if kind == "nf4":
-        arguments["quantization_config"] = _nf4(dtype)
     if torch.cuda.is_available():
         arguments["device_map"] = {"": 0}
     _check_memory(base, config, kind)
-    model = Phi3ForCausalLM.from_pretrained(base, **arguments).eval()
+    model = _quantised(base, config, arguments, cache) if kind == "nf4" else _from_files(base, arguments)
     missing = set(TARGET_MODULES) - {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     if missing:
         raise BaseModelError(f"{base} lacks Phi-3's fused projections: {', '.join(sorted(missing))}.")
@@ -118,6 +124,45 @@ def _load(base: str, local: bool, quantization: Quantization) -> LoadedBase:
             }
         )
     return LoadedBase(model, tokenizer, manifest, kind)
+
+
+def _from_files(base: str, arguments: dict[str, Any]) -> Any:
+    from transformers import Phi3ForCausalLM
+
+    return Phi3ForCausalLM.from_pretrained(base, **arguments).eval()
+
+
+def _quantised(base: str, config: Any, arguments: dict[str, Any], cache: Path | None) -> Any:
+    """The base in nf4: as it was kept in `cache`, else from its own files, and then kept there if there is room.
+
+    It is kept before its first forward pass, in which bitsandbytes lays 4-bit weights out anew on some CPUs.
+    """
+    folder = cache / f"nf4-{_source_hash(base, config)}" if cache else None
+    if folder is not None and folder.is_dir():
+        try:
+            return _from_files(str(folder), {**arguments, "local_files_only": True})
+        except Exception as error:
+            _log.warning("The quantised base in %s cannot be read (%s): it is made again.", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
+    model = _from_files(base, {**arguments, "quantization_config": _nf4(arguments["dtype"])})
+    if folder is not None:
+        try:
+            with replacing(folder) as scratch:
+                model.save_pretrained(scratch)
+        except OSError as error:
+            _log.warning("The quantised base is not kept (%s): the next start quantises it again.", error)
+    return model
+
+
+def _source_hash(base: str, config: Any) -> str:
+    """Tells bases apart, and versions of one: by its files' names, sizes and times, or by its commit on the hub."""
+    folder = Path(base)
+    if folder.is_dir():
+        stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+        parts = [str((str(folder.resolve()), name, stat.st_size, stat.st_mtime_ns)) for name, stat in stats]
+    else:
+        parts = [base, str(getattr(config, "_commit_hash", None))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def weights_hash(folder: Path) -> str:

@@ -268,7 +268,7 @@ class Engine:
         from adapters.serving import Serving
 
         torch.set_num_threads(self._settings.threads)
-        decoder = Decoder(load_base(self._settings.base, self._settings.quantization))
+        decoder = Decoder(load_base(self._settings.base, self._settings.quantization, self._settings.cache))
         self.base = decoder.manifest
         serving = Serving(decoder, self._catalogue, self._waiting, self._settings, self._wake)
         why = _STOPPED

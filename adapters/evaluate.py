@@ -44,7 +44,7 @@ def load_adapter(settings: AdapterSettings, name: str) -> LoadedAdapter:
         own = [sentence for sentence in refused if f"Adapter {name} " in sentence]
         raise AdapterError(" ".join(own) or f"{name} is not trained yet.")
     torch.set_num_threads(settings.threads)
-    decoder = Decoder(load_base(settings.base, settings.quantization))
+    decoder = Decoder(load_base(settings.base, settings.quantization, settings.cache))
     return LoadedAdapter(decoder, load_weights(wanted[0], decoder))
 
 

@@ -7,7 +7,7 @@ several answers, penalties) is refused in words, never ignored.
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -15,11 +15,13 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.answer import Sampling, Usage
 from adapters.engine import Engine, Message, Stream
 from adapters.errors import AdapterError, BusyError, EngineError, ModelError, UnavailableError
+
+_Scope = dict[str, Any]
+_App = Callable[[_Scope, Any, Any], Awaitable[None]]
 
 MAX_BODY_BYTES = 4_000_000
 MAX_MESSAGES = 1000
@@ -157,10 +159,10 @@ def build_service(engine: Engine, key: str = "", deadline_s: float | None = None
 class _Bounded:
     """Refuses bodies that are too large, or that do not say how large they are, before they are read."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: _App) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             length = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
             if not length.isdecimal():

@@ -168,7 +168,8 @@ class IndexSettings:
 class AdapterSettings:
     """What `adapters` needs: the base model, and where shipped and trained adapters are.
 
-    `rows` answers are written side by side; adapters beyond `adapter_bytes` are let go, the least recently used first.
+    A base that is quantised at its first start is kept in `cache`. `rows` answers are written side by side; adapters
+    beyond `adapter_bytes` are let go, the least recently used first.
     """
 
     base: str
@@ -177,6 +178,7 @@ class AdapterSettings:
     trained: Path
     threads: int
     answer_tokens: int
+    cache: Path
     rows: int = 8
     adapter_bytes: int = 1 << 30
 
@@ -285,6 +287,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             trained=state / "adapters",
             threads=file.models.threads,
             answer_tokens=file.limits.answer_tokens,
+            cache=state_root() / "models",
             rows=file.models.rows,
             adapter_bytes=file.models.adapter_mb << 20,
         ),
@@ -348,6 +351,11 @@ def milvus_token(settings: MilvusSettings) -> str:
 def records_address(settings: AppSettings) -> str:
     """The address of the records' database, "" where none is named. Raises DeskError if its variable is empty."""
     return _value_of(settings.records_url_env, "The desk's record keeping") if settings.records_url_env else ""
+
+
+def service_key() -> str:
+    """What each request to `python -m adapters serve` has to bring; "" where nothing is asked for."""
+    return os.environ.get("SWITCHBOARD_MODELS_KEY", "").strip()
 
 
 def _value_of(variable: str, who: str) -> str:

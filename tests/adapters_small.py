@@ -87,6 +87,7 @@ def make_settings(root: Path, **changes: Any) -> AdapterSettings:
         trained=root / "trained",
         threads=1,
         answer_tokens=24,
+        cache=root / "cache",
     )
     return replace(plain, **changes)
 

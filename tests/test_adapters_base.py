@@ -68,6 +68,38 @@ def test_an_nf4_base_is_served_by_the_same_engine(base: Path, tmp_path: Path) ->
         engine.close()
 
 
+def test_a_quantised_base_is_kept_and_read_again_until_the_base_changes(
+    copied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    def logits() -> torch.Tensor:
+        loaded = load_base(str(copied), "nf4", tmp_path / "cache")
+        ids = torch.tensor([loaded.tokenizer("the printer jams").input_ids])
+        with torch.inference_mode():
+            return loaded.model(ids).logits  # type: ignore[no-any-return]
+
+    def kept() -> list[Path]:
+        return sorted((tmp_path / "cache").iterdir())
+
+    first = logits()
+    (folder,) = kept()
+    weights = next(folder.glob("*.safetensors"))
+    written = weights.stat().st_mtime_ns
+    assert torch.equal(logits(), first) and weights.stat().st_mtime_ns == written
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert torch.equal(logits(), first) and "cannot be read" in caplog.text
+    assert kept() == [folder] and torch.equal(logits(), first)
+    os.utime(copied / "config.json", (1, 1))
+    assert torch.equal(logits(), first) and len(kept()) == 2
+
+
+def test_a_full_disk_costs_the_kept_copy_alone(copied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert load_base(str(copied), "nf4", tmp_path / "cache").quantization == "nf4"
+    assert "the next start quantises it again" in caplog.text
+
+
 def test_a_local_phi3_without_our_manifest_loads_and_is_described(copied: Path) -> None:
     (copied / "base.json").unlink()
     loaded = load_base(str(copied))
