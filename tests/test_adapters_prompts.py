@@ -96,7 +96,8 @@ def test_a_template_without_system_messages_still_gets_their_text() -> None:
     silent = train_tokenizer(TEXTS, 520)
     silent.chat_template = (
         "{% for message in messages %}{% if message['role'] == 'user' %}"
-        "{{ '<|user|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+        "{{ '<|user|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     messages = [Message("system", "Be kind."), Message("user", "My screen?")]
     ids = encode_chat(silent, messages, open_reply=True)
