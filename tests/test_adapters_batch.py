@@ -305,8 +305,8 @@ def test_a_sliding_window_and_long_positions_are_those_of_transformers(tmp_path:
 
 
 CLOSE = 0.05
-"""Logits closer than this, in standard deviations of a row's logits, may change places in 4 bits: the kernels for one row
-and for several round differently."""
+"""Logits closer than this, in standard deviations of a row's logits, may change places in 4 bits: the kernels for one
+row and for several round differently."""
 
 
 class Noted:
