@@ -33,9 +33,14 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message], *, open_reply: bool
     return [token for piece in _encode_pieces(tokenizer, messages, open_reply) for token in piece]
 
 
-def encode_example(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[int]]:
-    """Ids of one training row and its mask, 1 from the completion's first token to the end of the text."""
-    question = [Message("user", prompt)]
+def encode_example(
+    tokenizer: Any, prompt: str, completion: str, before: Sequence[Message] = ()
+) -> tuple[list[int], list[int]]:
+    """Ids of one training row and its mask, 1 from the completion's first token to the end of the text.
+
+    `before` is what was said before the prompt.
+    """
+    question = [*before, Message("user", prompt)]
     opened = encode_chat(tokenizer, question, open_reply=True)
     whole = encode_chat(tokenizer, [*question, Message("assistant", completion)], open_reply=False)
     assert whole[: len(opened)] == opened, "the chat template does not open its reply as it writes one"

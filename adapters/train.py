@@ -21,11 +21,12 @@ from adapters.config import (
     read_manifest,
     write_manifest,
 )
-from adapters.dataset import Example, dataset_hash, split, token_rows
+from adapters.dataset import Example, Split, dataset_hash, split, token_rows
 from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing
 from adapters.greedy import greedy_replies
 from adapters.prompts import Message, encode_chat
+from adapters.registry import SPLIT_FILE
 from desk.config import AdapterSettings
 
 
@@ -54,6 +55,7 @@ def train_adapter(
     if validation:
         scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
     with replacing(output) as scratch:
+        write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation))
         return save_adapter(scratch, model, name, file, examples, base, version, scores)
 
 
@@ -118,7 +120,7 @@ def run_sft(model: Any, tokenizer: Any, examples: list[Example], settings: Train
 
 def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens: int) -> float:
     """Share of the examples whose greedy answer is exactly their completion."""
-    prompts = [encode_chat(tokenizer, [Message("user", row.prompt)], open_reply=True) for row in examples]
+    prompts = [encode_chat(tokenizer, [*row.before, Message("user", row.prompt)], open_reply=True) for row in examples]
     replies = greedy_replies(model, tokenizer, prompts, max_tokens)
     return sum(reply.text == row.completion for reply, row in zip(replies, examples, strict=True)) / len(examples)
 
