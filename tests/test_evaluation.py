@@ -8,8 +8,9 @@ from app.assembly import Switchboard
 from chains.condense import WEIGHTS
 from chains.golden import GoldenTurn
 from chains.turn import Answer, Route, RouteDecision
-from evaluation.desk import Asked, Share, measure_turns
+from evaluation.desk import Asked, measure_turns
 from evaluation.follow_ups import measure_rule, measure_stages
+from evaluation.share import Share
 
 
 def test_only_turns_that_need_their_history_count_as_follow_ups() -> None:
