@@ -75,13 +75,11 @@ def peer_fault(python: Path | None) -> str | None:
 
 def compare(data: Path, peer: Path | None, turns: int, every: int) -> None:
     from desk.config import load_desk
-    from evaluation.routing import OUTSIDE, RECALL, measure, read_banking, rotate, rotation
+    from evaluation.routing import OUTSIDE, RECALL, embed_rows, measure, read_banking, rotate, rotation
     from index.embed import open_embedder
 
-    train, test = (
-        part.where(np.arange(len(part.labels)) % every == 0)
-        for part in read_banking(data, open_embedder(load_desk().index))
-    )
+    embedder = open_embedder(load_desk().index)
+    train, test = (embed_rows(part[::every], embedder) for part in read_banking(data))
     print(f"{len(train.labels):,} rows of training, {len(test.labels):,} of test", file=sys.stderr, flush=True)
     rows: dict[str, list[dict[str, float]]] = {}
     for number, away in enumerate(rotate(train.labels)[:turns], 1):

@@ -173,7 +173,8 @@ def measure_banking(
 
     `data` is the folder that holds banking77/. Raises DeskError when its files are not there.
     """
-    train, test = read_banking(data, embedder or open_embedder(settings))
+    model = embedder or open_embedder(settings)
+    train, test = (embed_rows(rows, model) for rows in read_banking(data))
     whole, decided = measure(train, test, recall)
     rotations = []
     for away in rotate(train.labels):
@@ -189,8 +190,8 @@ def mean_figures(rotations: Sequence[RoutingFigures]) -> dict[str, float | None]
     return {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
 
 
-def read_banking(data: Path, embedder: Embedder) -> tuple[Labelled, Labelled]:
-    """Its training and its test rows. Raises DeskError when a file is missing."""
+def read_banking(data: Path) -> list[list[tuple[str, str]]]:
+    """(text, label) of its training and of its test rows. Raises DeskError when a file is missing."""
     parts = []
     for name in ("train", "test"):
         path = data / "banking77" / f"{name}.csv"
@@ -199,8 +200,8 @@ def read_banking(data: Path, embedder: Embedder) -> tuple[Labelled, Labelled]:
                 f"{path} is missing: give the folder that holds banking77/train.csv and test.csv (--data DIR)."
             )
         with path.open(encoding="utf-8", newline="") as file:
-            parts.append(embed_rows([(row["text"], row["category"]) for row in csv.DictReader(file)], embedder))
-    return parts[0], parts[1]
+            parts.append([(row["text"], row["category"]) for row in csv.DictReader(file)])
+    return parts
 
 
 def rotate(labels: Sequence[str]) -> list[frozenset[str]]:
