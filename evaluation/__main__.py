@@ -50,7 +50,7 @@ def desk(settings: "Desk", options: argparse.Namespace) -> int:
     path = settings.root / "evaluation" / NAME
     floors = read_floors(path) if options.floors or path.is_file() else None
     asked, report = _with_board(settings, lambda board: measure_desk(board, options.split, options.only))
-    measures = measures_of(asked, report, floors)
+    measures = measures_of(asked, report, options.split, floors)
     for part, rows in measures.items():
         _print_table(f"{part} ({options.split})" if part == "turns" else part, rows)
     _write_misses(options.misses, [miss_row(*one) for one in missed(asked)])
@@ -123,7 +123,7 @@ def retrieval(settings: "Desk", options: argparse.Namespace) -> int:
     from evaluation.retrieval_report import lines, retrieval_page
 
     if options.data is None:
-        found = {options.queries.stem: rank_beir(options.corpus, options.queries, options.qrels, settings.index)}
+        found = {options.queries.name: rank_beir(options.corpus, options.queries, options.qrels, settings.index)}
     else:
         found = {name: rank_public(options.data, name, settings.index) for name in options.set or SETS}
     sets = {name: (one, measure(one.ranked)) for name, one in found.items()}
@@ -136,7 +136,7 @@ def retrieval(settings: "Desk", options: argparse.Namespace) -> int:
         name: {method: {key: round(figure.value, 4) for key, figure in row.items()} for method, row in report.items()}
         for name, (_, report) in sets.items()
     }
-    print(json.dumps(values if options.data else values[options.queries.stem]))
+    print(json.dumps(values if options.data else values[options.queries.name]))
     return 0
 
 

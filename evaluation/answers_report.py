@@ -66,8 +66,7 @@ def answers_page(
         command,
         about,
         [
-            measure_table(measures),
-            section("Measures", "", bars(measures)),
+            section("Measures", "", measure_table(measures), bars(measures)),
             section(
                 "How far the judge can be trusted",
                 "How often it came true, over what the judge said: that the likeliest sentence holds a gold answer, "
@@ -138,5 +137,4 @@ def _kind(one: Outcome) -> str:
 
 
 def _got(one: Outcome) -> str:
-    said = " / ".join(one.quotes) or "a refusal"
-    return f"{said} (none answers: {one.stated.none:.0%})"
+    return f"none answers: {one.stated.none:.0%}. {' / '.join(one.quotes) or 'a refusal'}"

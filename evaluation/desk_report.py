@@ -36,10 +36,11 @@ TITLES = {
 
 
 def measures_of(
-    asked: Sequence[Asked], report: Mapping[str, Mapping[str, Share]], floors: Floors | None
+    asked: Sequence[Asked], report: Mapping[str, Mapping[str, Share]], split: str, floors: Floors | None
 ) -> dict[str, list[Measure]]:
-    """The measures of each part of the desk."""
-    goals, least = (floors.goals, floors.parts) if floors else ({}, {})
+    """The measures of each part of the desk; the test half alone has floors."""
+    goals = floors.goals if floors else {}
+    least = floors.parts if floors and split == "test" else {}
     measures = {part: of_shares(shares, TITLES, goals.get(part), least.get(part)) for part, shares in report.items()}
     if "turns" in measures:
         told, goal = refusals(asked), goals.get("turns", {})

@@ -20,9 +20,10 @@ _STYLE = """:root{color-scheme:light}body{font:16px/1.5 system-ui,sans-serif;mar
 padding:0 1rem;color:#1a1a1a;background:#fff}h1{margin-bottom:.2rem}h2{margin-top:2.2rem}.about{color:#555}
 code{background:#f2f3f5;padding:.1rem .35rem;border-radius:.2rem;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;margin:.6rem 0}th{border-bottom:2px solid #ccc;font-weight:600}
-th,td{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-td{border-bottom:1px solid #eee}.misses{font-size:.9rem}.misses td:first-child{min-width:13rem}
-.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:bottom}
+td{border-bottom:1px solid #eee;vertical-align:top;overflow-wrap:anywhere}
+.misses{font-size:.9rem;table-layout:fixed}.misses th{width:30%}.misses th:last-child{width:40%}
+.number{text-align:right;font-variant-numeric:tabular-nums}td.number{white-space:nowrap}
 .yes{color:#2c7a4b}.no{color:#b3401a}summary{cursor:pointer;font-weight:600;margin:.4rem 0}
 svg{max-width:100%;height:auto;font:13px system-ui,sans-serif;display:block;margin:.6rem 0}
 .frame{fill:none;stroke:#888}.grid{stroke:#e6e6e6}.even{stroke:#888;stroke-dasharray:5}

@@ -36,12 +36,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What a plot's axes are called and reach from and to."""
+    """What a plot's axes are called and reach from and to; y is a share, from `least` to 1."""
 
     x: str
     y: str
     x_range: tuple[float, float] = (0.0, 1.0)
     x_ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    least: float = 0.0
 
 
 def bars(measures: Sequence[Measure]) -> Html:
@@ -56,9 +57,11 @@ def bars(measures: Sequence[Measure]) -> Html:
     for place, one in enumerate(rows):
         drawn += _bar(one, place * _ROW, width)
     height = len(rows) * _ROW + 50
-    key = [("mark goal", "goal"), ("mark floor", "floor"), ("whisker", "95% interval")]
+    key = [("whisker", "95% interval")]
+    key += [("mark goal", "goal")] * any(one.goal is not None for one in rows)
+    key += [("mark floor", "floor")] * any(one.floor is not None for one in rows)
     for place, (kind, words) in enumerate(key):
-        x, y = _TITLES + place * 110, height - 14
+        x, y = _TITLES + place * 130, height - 14
         drawn.append(f'<line class="{kind}" x1="{x}" y1="{y}" x2="{x + 18}" y2="{y}"/>')
         drawn.append(_text(x + 24, y + 4, words))
     return _picture("measures", _TITLES + width + 80, height, drawn)
@@ -84,10 +87,10 @@ def _bar(one: Measure, top: float, width: float) -> list[str]:
 
 
 def curves(words: str, axes: Axes, drawn: Sequence[Line], at: tuple[float, str] | None = None) -> Html:
-    """Lines over one pair of axes, y from 0 to 1; `at` is an x that is marked, with what it is called."""
+    """Lines over one pair of axes; `at` is an x that is marked, with what it is called."""
     parts = _frame(axes)
     if at:
-        x, _ = _at(axes, at[0], 0)
+        x, _ = _at(axes, at[0], axes.least)
         top, bottom = _TOP, _TOP + _PLOT_HEIGHT
         parts.append(f'<line class="here" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"/>')
         to_the_left = at[0] > sum(axes.x_range) / 2
@@ -111,12 +114,12 @@ def diagonal(words: str, axes: Axes, drawn: Sequence[Line]) -> Html:
 def _frame(axes: Axes) -> list[str]:
     right, bottom = _LEFT + _PLOT_WIDTH, _TOP + _PLOT_HEIGHT
     parts = []
-    for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+    for tick in np.linspace(axes.least, 1, 6):
         _, y = _at(axes, axes.x_range[0], tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
         parts.append(_text(_LEFT - 6, y + 4, f"{tick:.0%}", "end"))
     for tick in axes.x_ticks:
-        x, _ = _at(axes, tick, 0)
+        x, _ = _at(axes, tick, axes.least)
         parts.append(_text(x, bottom + 16, f"{tick:g}", "middle"))
     parts.append(f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}"/>')
     parts.append(_text(_LEFT + _PLOT_WIDTH / 2, bottom + 38, axes.x, "middle"))
@@ -141,7 +144,7 @@ def _line(axes: Axes, line: Line, colour: str) -> list[str]:
 
 def _at(axes: Axes, x: float, y: float) -> tuple[float, float]:
     first, last = axes.x_range
-    return _LEFT + (x - first) / (last - first) * _PLOT_WIDTH, _TOP + (1 - y) * _PLOT_HEIGHT
+    return _LEFT + (x - first) / (last - first) * _PLOT_WIDTH, _TOP + (1 - y) / (1 - axes.least) * _PLOT_HEIGHT
 
 
 def matrix(gold: Sequence[str], given: Sequence[str]) -> Html:
@@ -151,7 +154,7 @@ def matrix(gold: Sequence[str], given: Sequence[str]) -> Html:
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(counts, ([place[one] for one in gold], [place[one] for one in given]), 1)
     named = len(labels) <= _NAMED
-    left, size = (190 if named else 10), min(_SIDE / len(labels), 60.0)
+    left, size = (16 + 7 * max(map(len, labels)) if named else 10), min(_SIDE / len(labels), 60.0)
     side = size * len(labels)
     cells = []
     for row, column in zip(*counts.nonzero(), strict=True):

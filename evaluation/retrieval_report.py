@@ -1,5 +1,6 @@
 """What a search found, as lines and as a page: recall by depth beside its halves, and the queries that it loses."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from evaluation.page import Miss, misses_of, page_of, section, table
@@ -38,8 +39,8 @@ def _parts(name: str, found: Found, report: Mapping[str, Mapping[str, Measured]]
     return [
         section(
             name,
-            "In brackets 95% intervals; of the halves also those of hybrid minus the half, by the paired bootstrap.",
-            table(["method", *report["hybrid"]], [_row(method, report[method]) for method in METHODS]),
+            "95% intervals, and those of hybrid minus the half, by the paired bootstrap.",
+            table(["measure", "method", "value", "95% interval", "hybrid minus this"], _rows(report)),
         ),
         section(
             f"{name}: recall over depth",
@@ -50,22 +51,33 @@ def _parts(name: str, found: Found, report: Mapping[str, Mapping[str, Measured]]
     ]
 
 
-def _row(method: str, figures: Mapping[str, Measured]) -> list[str]:
-    cells = []
-    for one in figures.values():
-        behind = "" if method == "hybrid" else f"; {_span(one.behind, '+.3f')}"
-        cells.append(f"{one.value:.3f} ({_span(one.interval, '.3f')}{behind})")
-    return [NAMES[method], *cells]
+def _rows(report: Mapping[str, Mapping[str, Measured]]) -> list[list[str]]:
+    return [
+        [
+            figure,
+            NAMES[method],
+            f"{report[method][figure].value:.3f}",
+            _span(report[method][figure].interval, ".3f"),
+            "" if method == "hybrid" else _span(report[method][figure].behind, "+.3f"),
+        ]
+        for figure in report["hybrid"]
+        for method in METHODS
+    ]
 
 
 def _recall(ranked: Sequence[Ranked]) -> Html:
+    found = {
+        method: [compared(ranked, method, recall(depth)) for depth in range(1, DEPTH + 1)]
+        for method in reversed(METHODS)
+    }
     drawn = []
-    for place, method in enumerate(reversed(METHODS)):
-        found = [compared(ranked, method, recall(depth)) for depth in range(1, DEPTH + 1)]
+    for place, (method, measured) in enumerate(found.items()):
         # Side by side, or the whiskers would hide each other.
-        points = [(depth + (place - 1) * 0.06, one.value) for depth, one in enumerate(found, 1)]
-        drawn.append(Line(NAMES[method], points, [one.interval for one in found], dots=True))
-    axes = Axes("depth", "recall", (0.5, DEPTH + 0.5), range(1, DEPTH + 1))
+        points = [(depth + (place - 1) * 0.08, one.value) for depth, one in enumerate(measured, 1)]
+        drawn.append(Line(NAMES[method], points, [one.interval for one in measured], dots=True))
+    lowest = min(one.interval[0] for measured in found.values() for one in measured)
+    least = min(0.9, math.floor(lowest * 10) / 10)
+    axes = Axes("depth", "recall", (0.5, DEPTH + 0.5), range(1, DEPTH + 1), least)
     return curves("recall over depth", axes, drawn)
 
 

@@ -86,8 +86,7 @@ def routing_page(command: str, about: str, measures: Sequence[Measure], decided:
         command,
         about,
         [
-            measure_table(measures),
-            section("Measures", "", bars(measures)),
+            section("Measures", "", measure_table(measures), bars(measures)),
             *more,
             section("Given label over gold label", how, matrix(*names)),
             section("Confused most", "", _confused(*names)),

@@ -109,9 +109,12 @@ def test_the_retrieval_page_says_what_the_json_says(tmp_path: Path, capsys: pyte
     assert main(["retrieval", *arguments, "--report", str(report)]) == 0
     told = last_json(capsys)
     page = report.read_text(encoding="utf-8")
-    cells = rows_of(page)
-    for method, name in {"bm25": "BM25 alone", "dense": "vectors alone", "hybrid": "hybrid"}.items():
-        assert [cell.split()[0] for cell in cells[name]] == [f"{value:.3f}" for value in told[method].values()]
+    rows = [[cell.get_text() for cell in row.find_all("td")] for row in BeautifulSoup(page, "lxml").find_all("tr")]
+    names = {"BM25 alone": "bm25", "vectors alone": "dense", "hybrid": "hybrid"}
+    shown_values = {(names[row[1]], row[0]): row[2] for row in rows if len(row) == 5}
+    assert shown_values == {
+        (method, figure): f"{value:.3f}" for method, values in told.items() for figure, value in values.items()
+    }
     assert is_inert(page) and "3 queries, 14 passages" in page
 
 
@@ -203,14 +206,15 @@ def asked(board: Switchboard) -> list[Asked]:
 def test_the_desk_page_says_what_was_measured(asked: list[Asked]) -> None:
     report = {"turns": measure_turns(asked)}
     floors = Floors(recorded="today", parts={"turns": {"route": 0.5}}, goals={"turns": {"route": 0.99}})
-    measures = measures_of(asked, report, floors)
-    page = desk_page("python -m evaluation desk <b>", "dev", asked, measures)
+    measures = measures_of(asked, report, "test", floors)
+    page = desk_page("python -m evaluation desk <b>", "test", asked, measures)
     cells = rows_of(page)
     for name, share in report["turns"].items():
         told = share.to_json()
         value = "-" if told["value"] is None else f"{share.right / share.total:.1%}"
         assert cells[TITLES[name]][:2] == [value, f"{told['right']}/{told['total']}"]
     assert cells["Route right"][3:] == ["99.0% missed", "50.0%"]
+    assert all(one.floor is None for one in measures_of(asked, report, "dev", floors)["turns"])
     route = next(one for one in missed(asked) if one[0].golden.id == "x")
     assert "route" in route[1] and cells[f"x: Who pays {HOSTILE}?"][0] == "both <i>none</i>"
     assert is_inert(page)
@@ -271,6 +275,9 @@ def test_a_curve_passes_where_its_points_lie() -> None:
     )
     assert first == [(x, y + height), (x + width / 2, y + height / 2), (x + width, y)]
     assert second == [(x + width, y)]
+    upper = svgs(curves("recall", replace(axes, least=0.5), [line]))["recall"]
+    (third,) = [one.attrib["points"].split() for one in upper if one.attrib.get("class") == "curve"]
+    assert [float(point.split(",")[1]) for point in third] == [y + 2 * height, y + height, y]
     mark = next(one for one in picture if one.attrib.get("class") == "here")
     assert float(mark.attrib["x1"]) == x + width / 2
 
