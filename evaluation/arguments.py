@@ -95,7 +95,7 @@ def _follow_ups(commands: Any) -> None:
 
 
 def _judge(commands: Any) -> None:
-    judge = commands.add_parser("judge", help="fit the judge of sentences anew and write its weights (an hour)")
+    judge = commands.add_parser("judge", help="fit the judge of sentences anew and write its weights (minutes)")
     judge.add_argument("--out", type=Path, default=None, metavar="FILE", help="instead of the one that is used")
     _of_desk(judge)
 
