@@ -210,9 +210,9 @@ def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def print_table(report: dict[str, dict[str, float]], keys: tuple[str, ...]) -> None:
-    print(f"{'':38}" + "".join(f"{key:>20}" for key in keys))
+    print(f"{'':38}" + "".join(f"{key:>28}" for key in keys))
     for name, row in report.items():
-        print(f"{name:38}" + "".join(f"{row[key]:20.3f}" for key in keys))
+        print(f"{name:38}" + "".join(f"{row[key]:28.3f}" for key in keys))
 
 
 if __name__ == "__main__":

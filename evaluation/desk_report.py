@@ -1,6 +1,6 @@
 """What was measured of a desk, as measures and as a page: beside goals and floors, with what went wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from chains.turn import Route
 from evaluation.desk import Asked, calibration, confusion, missed, refusals
@@ -41,7 +41,9 @@ def measures_of(
     """The measures of each part of the desk; the test half alone has floors."""
     goals = floors.goals if floors else {}
     least = floors.parts if floors and split == "test" else {}
-    measures = {part: of_shares(shares, TITLES, goals.get(part), least.get(part)) for part, shares in report.items()}
+    measures = {
+        part: of_shares(shares, _titles(shares), goals.get(part), least.get(part)) for part, shares in report.items()
+    }
     if "turns" in measures:
         told, goal = refusals(asked), goals.get("turns", {})
         name = "refusal_f1"
@@ -53,6 +55,13 @@ def measures_of(
             ),
         ]
     return measures
+
+
+def _titles(names: Iterable[str]) -> dict[str, str]:
+    """TITLES, and those of what a workflow's fields, which the desk names, are compared with."""
+    beside = {"_majority": "most frequent value", "_nearest": "MiniLM's nearest ticket"}
+    compared = [(name, end) for name in names for end in beside if name.endswith(end)]
+    return TITLES | {name: f"{name.removesuffix(end)}, {beside[end]}" for name, end in compared}
 
 
 def desk_page(command: str, split: str, asked: Sequence[Asked], measures: Mapping[str, Sequence[Measure]]) -> Html:
