@@ -114,7 +114,8 @@ def diagonal(words: str, axes: Axes, drawn: Sequence[Line]) -> Html:
 def _frame(axes: Axes) -> list[str]:
     right, bottom = _LEFT + _PLOT_WIDTH, _TOP + _PLOT_HEIGHT
     parts = []
-    for tick in np.linspace(axes.least, 1, 6):
+    step = 0.2 if not axes.least else 0.1 if axes.least < 0.9 else 0.02
+    for tick in np.arange(axes.least, 1 + step / 2, step):
         _, y = _at(axes, axes.x_range[0], tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
         parts.append(_text(_LEFT - 6, y + 4, f"{tick:.0%}", "end"))
