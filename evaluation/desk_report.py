@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from chains.golden import GoldenTurn
 from chains.turn import Route
 from evaluation.desk import Asked, calibration, confusion, missed, refusals
 from evaluation.floors import Floors
-from evaluation.measures import Measure, of_shares
+from evaluation.measures import AT_MOST, Measure, of_shares
 from evaluation.page import Miss, measure_table, misses_of, page_of, section
 from evaluation.plots import Html, bars, matrix
 from evaluation.share import Share
@@ -95,8 +96,15 @@ def _by_kind(asked: Sequence[Asked]) -> dict[str, list[Miss]]:
     for one, faults in missed(asked):
         for fault in faults:
             expected, got = _beside(fault, one)
-            kinds.setdefault(TITLES[fault], []).append((f"{one.golden.id}: {one.golden.question}", expected, got))
+            kind = TITLES[fault] if fault in AT_MOST else f"Not so: {TITLES[fault]}"
+            kinds.setdefault(kind, []).append((_question(one.golden), expected, got))
     return dict(sorted(kinds.items(), key=lambda kind: -len(kind[1])))
+
+
+def _question(golden: GoldenTurn) -> str:
+    """With the question before it, without which a follow-up says little."""
+    before = f" (after: {golden.history[-1].question})" if golden.history else ""
+    return f"{golden.id}: {golden.question}{before}"
 
 
 def _beside(fault: str, one: Asked) -> tuple[str, str]:
