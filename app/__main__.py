@@ -123,6 +123,8 @@ def _print_answer(event: "object") -> None:
         if part.fields:
             print("\n".join(f"{name}: {value}" for name, value in part.fields.items()) + "\n")
         print(part.text + "\n" * bool(answer.parts))
+        for start, end in part.unsupported:
+            print(f"  [no passage found says so] {' '.join(part.text[start:end].split())}")
     for word, option in zip(answer.clarify, options(answer.decision), strict=True) if answer.clarify else ():
         chosen = f" --adapter {option.adapter}" if option.adapter else ""
         print(f"  {word}: ask again with --route {option.route.value}{chosen}")

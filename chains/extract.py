@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from chains.citations import Quote
 from chains.judge import Floats, Judge, Judgement
+from chains.support import LEANS
 from index.chunk import sentences
 from index.document import ScoredPassage, SearchResult
 
@@ -35,12 +36,6 @@ _HOW_TO = re.compile(
     r"\bwhat (?:do|should) i do\b",
     re.IGNORECASE,
 )
-_LEANS = re.compile(
-    r"\W*(?:(?:if|when|in|for|after|before|but|and|or|on|until|by|with|without|from)\s+)?"
-    r"(?:it|its|they|them|their|this|that|these|those|he|she|his|her|such|otherwise|then|also|however)\b",
-    re.IGNORECASE,
-)
-"""How a sentence begins that can only be understood with the one before it."""
 _ROW = re.compile(r"[^:;\n]{1,60}: [^\n]*; [^:;\n]{1,60}: ")
 """A table's row with its column names, which says all that it has to say."""
 _NUMBER = re.compile(r"\d")
@@ -135,7 +130,7 @@ def _grown(units: Sequence[_Unit], place: int, taken: set[int], question: str, l
         free = 0 <= at < len(units) and at not in taken and not _is_about_itself(units[at].text, question)
         return free and words + units[at].words <= limit
 
-    while _LEANS.match(units[first].text) and joins(first - 1) and units[first - 1].words <= LEANT_ON_WORDS:
+    while LEANS.match(units[first].text) and joins(first - 1) and units[first - 1].words <= LEANT_ON_WORDS:
         first -= 1
         words += units[first].words
     while not _ROW.match(units[place].text) and joins(last + 1):

@@ -157,6 +157,7 @@ class Answer:
             "refused": self.refused,
             "clarify": list(self.clarify) or None,
             "citations": [citation.to_json() for citation in self.citations],
+            "unsupported": [list(span) for span in self.unsupported],
             "fields": dict(self.fields) if self.fields is not None else None,
             "parts": [{"heading": part.heading, **part.to_json()} for part in self.parts] or None,
             "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},
