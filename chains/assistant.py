@@ -203,6 +203,10 @@ class Assistant:
 
         return split(turn, prepare)
 
+    def prepare(self, turn: Turn) -> Prepared:
+        """The turn as it is understood, searched and routed, whatever its intents; nothing is answered."""
+        return self._prepare(turn, Clock.start(), _remembering(self._embed))
+
     def _check(self, turn: Turn) -> None:
         """Raises TurnError for a message that is not answered at all."""
         if not turn.question.strip():

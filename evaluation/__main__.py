@@ -113,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     judge = commands.add_parser("judge", help="fit the judge of sentences anew and write its weights (an hour)")
     judge.add_argument("--out", type=Path, default=None, metavar="FILE", help="instead of the one that is used")
     judge.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
+    refusal = commands.add_parser("refusal", help="fit anew when answers are refused, on the development turns too")
+    refusal.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
     options = parser.parse_args(arguments)
     if options.command == "answers":
         own = [options.corpus, options.questions]
@@ -160,6 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
                 _route_turns(board, options.report)
             elif options.command == "refit":
                 _refit(board, options)
+            elif options.command == "refusal":
+                _refusal(board)
             else:
                 _follow_ups(board)
         finally:
@@ -184,6 +188,17 @@ def _follow_ups(board: "Switchboard") -> None:
     print(f"  {'others mistaken for one':32} {report.mistaken}")
     print(f"  {'others that it is unsure of':32} {report.touched}")
     print(f"WEIGHTS = {report.weights}")
+
+
+def _refusal(board: "Switchboard") -> None:
+    from chains.judge import write_refusal
+    from evaluation.refusal import measure_refusal
+
+    report = measure_refusal(board)
+    write_refusal(report.head)
+    print(f"{report.turns} development turns, {report.unanswerable} unanswerable, out of fold")
+    for name in ("area", "precision", "recall", "f1", "answerable_refused"):
+        print(f"  {name.replace('_', ' '):20} {getattr(report, name):.3f}")
 
 
 def _people(value: str) -> int:
