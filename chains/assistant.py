@@ -50,9 +50,9 @@ from chains.turn import (
     Turn,
 )
 from chains.utterances import Utterances, cached_vectors, gather_utterances
-from chains.workflow import look_up, run_workflow
+from chains.workflow import LookUp, look_up, run_workflow
 from desk.config import ChainSettings
-from index.document import NO_GROUPS
+from index.document import NO_GROUPS, SearchResult
 from index.embed import Embedder
 from index.errors import LibraryError
 from index.library import Library
@@ -219,12 +219,13 @@ class Assistant:
 
     def _prepare(self, turn: Turn, clock: Clock, embed: Embed) -> Prepared:
         """The turn with its route; `embed` remembers what it embedded of the turn before."""
-        understood = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
+        k = self.settings.passages
+        look = _looking_once(partial(look_up, self.library, embed, k=k, collections=turn.collections))
+        understood = condense(turn.question, turn.history, partial(self.compare, embed, look))
         clock.lap("condense")
         vector = vector_of(embed, understood)
         clock.lap("embed")
-        k = self.settings.passages
-        found, ordered = look_around(self.library, embed, understood, vector, k, turn.collections)
+        found, ordered = look_around(self.library, look, embed, understood, vector, k, turn.collections)
         clock.lap("search")
         given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
         decision = _about_itself(turn) or self._decide.invoke(given)
@@ -242,13 +243,13 @@ class Assistant:
             log.warning("no related documents: %s", error)  # the answer stands without them
             return ()
 
-    def compare(self, embed: Embed, collections: frozenset[str], message: str, previous: str) -> Closeness:
+    def compare(self, embed: Embed, look: LookUp, message: str, previous: str) -> Closeness:
         """How near a message is by itself to what the desk knows, and to the question before it."""
         own, before = embed([message, previous])
-        found, ordered = look_up(self.library, embed, message, own, self.settings.passages, collections)
+        found, ordered = look(message, own)
         chances = self.router.decide(RouterInput(own, found, ordered)).probabilities
         handled = chances[Route.ADAPTER] + chances[Route.BOTH]
-        passage = self.library.nearness(own, collections)
+        passage = max((hit.similarity for hit in found.hits), default=0.0)
         return Closeness(passage, self.router.nearest(own), float(own @ before), chances[Route.NONE], handled)
 
     def _facts(self, turn: Turn) -> Facts:
@@ -301,6 +302,18 @@ def _remembering(embed: Embed) -> Embed:
         if new:
             known.update(zip(new, embed(new), strict=True))
         return np.stack([known[text] for text in texts])
+
+    return once
+
+
+def _looking_once(look: LookUp) -> LookUp:
+    """`look` for one turn, in which a message that stands alone is looked up to understand it and to answer it."""
+    known: dict[str, tuple[SearchResult, bool]] = {}
+
+    def once(message: str, vector: Vectors) -> tuple[SearchResult, bool]:
+        if message not in known:
+            known[message] = look(message, vector)
+        return known[message]
 
     return once
 
