@@ -227,7 +227,7 @@ class Assistant:
         clock.lap("embed")
         found, ordered = look_around(self.library, look, embed, understood, vector, k, turn.collections)
         clock.lap("search")
-        given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
+        given = RouterInput(vector, found, ordered, turn.route, turn.adapter, turn.workflow)
         decision = _about_itself(turn) or self._decide.invoke(given)
         clock.lap("route")
         return Prepared(turn, understood.standalone, vector, found, decision)
@@ -320,7 +320,7 @@ def _looking_once(look: LookUp) -> LookUp:
 
 def _about_itself(turn: Turn) -> RouteDecision | None:
     """The decision for a question about the assistant itself; None for every other, and where the sender chose."""
-    if turn.route is not None or turn.adapter is not None or not asks_about_the_assistant(turn.question):
+    if turn.route or turn.adapter or turn.workflow or not asks_about_the_assistant(turn.question):
         return None
     sure = {route: float(route is Route.NONE) for route in Route}
     return RouteDecision(Route.NONE, None, None, sure, "what I am and what I can do", own=True)
