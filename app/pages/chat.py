@@ -15,8 +15,9 @@ from app.assembly import Switchboard
 from app.conversation import Conversation, Shown
 from app.growing import Growing
 from app.pages.feedback import View, connect_feedback, ways_of, workflow_ways
+from app.records import Feedback
 from chains.clarify import options, with_choice
-from chains.turn import BASE_MODEL, Cited, Exchange, Failed, Finished, Noted, Route, Turn
+from chains.turn import BASE_MODEL, Answer, Cited, Exchange, Failed, Finished, Noted, Route, Turn
 from desk.config import UPLOADS
 from index.document import NO_GROUPS
 from index.errors import LibraryError, UnreachableError
@@ -123,7 +124,15 @@ class ChatPage:
                 if conversation.growing is not shown:
                     break
                 yield *_view(conversation), gr.skip()
+        if route != AUTO and shown.option is None and shown.answer is not None:
+            self._keep_override(user, shown.answer)
         yield *_view(conversation), gr.skip()
+
+    def _keep_override(self, user: str, answer: Answer) -> None:
+        """Keeps that the route control was set to another way than the router's."""
+        instead, chosen = answer.decision.instead, answer.decision.option
+        if instead is not None and instead != chosen and not answer.parts:
+            self.board.records.keep(Feedback(user, "override", "control", answer.standalone, instead, chosen))
 
     def collections(self, user: str) -> frozenset[str]:
         """What this user's turns search."""
