@@ -24,6 +24,8 @@ from index.errors import LibraryError, UnreachableError
 from index.library import Added
 
 AUTO = "auto"
+TAKING_UP_S = 3.0
+"""A page waits at most so long for adapters that have just been trained."""
 
 
 class ChatPage:
@@ -144,6 +146,11 @@ class ChatPage:
         both = workflows if len(workflows) > 1 else [("Both", Route.BOTH.value)]
         return [("Auto", AUTO), ("Documents", Route.RETRIEVAL.value), ("Adapter", Route.ADAPTER.value), *both]
 
+    def adapters_now(self) -> Any:
+        """The dropdown with what was trained since the app started."""
+        self.board.engine.refresh(TAKING_UP_S)
+        return gr.update(choices=self.adapter_choices())
+
     def adapter_choices(self) -> list[tuple[str, str]]:
         base = self.board.engine.base
         label = "Base model (no adapter)" if base.can_chat else "Base model (no adapter; for comparison only)"
@@ -200,6 +207,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         parts = _lay_out(page)
         _connect(page, parts)
         connect_feedback(page, parts.conversation, parts.user, [parts.chatbot, parts.panel])
+        demo.load(page.adapters_now, outputs=parts.adapter, show_progress="hidden")
         demo.load(
             lambda known: known or secrets.token_hex(16), parts.user, parts.user, queue=False, show_progress="hidden"
         )
