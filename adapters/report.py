@@ -89,4 +89,4 @@ def _plain(text: str) -> str:
     """On one line, with every mark of Markdown and HTML as itself; long ones are cut."""
     line = " ".join(text.split())
     line = line if len(line) <= 400 else line[:400] + " ..."
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", line)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", line)
