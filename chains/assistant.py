@@ -270,7 +270,17 @@ class Assistant:
     def _from_documents(self, prepared: Prepared, judgement: Judgement) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
         embed, contact = self.library.embedder.embed, self.settings.contact
-        return answer_from_documents(prepared, judgement, self.library, self.judge, embed, reader, contact)
+        answer = partial(answer_from_documents, prepared, judgement, self.library, self.judge, embed, contact=contact)
+        told = False
+        try:
+            for event in answer(model=reader):
+                told = True
+                yield event
+        except ServerError as error:
+            if told:
+                raise
+            log.warning("quoted instead of read: %s", error)
+            yield from answer(model=None)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
         least = {info.name: info.least_confidence for info in self.engine.adapters}.get(prepared.decision.adapter or "")

@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from chains.chat_model import Schema, Wanted, structured, to_message, too_late, wanted
 from chains.openai_engine import CONNECT_S, OpenAIEngine, sender
 from chains.openai_errors import broken_off, in_words, no_completion
+from chains.openai_text import harmless
 
 
 def served_chat_model(engine: OpenAIEngine, answer_s: float | None) -> "ServedChatModel":
@@ -88,7 +89,7 @@ class ServedChatModel(BaseChatOpenAI):
         answer = _Answer(self, messages, wanted(stop, kwargs, self.answer_s))
         with (
             in_words(self.engine.place, answer.model, answer.limit_s),
-            closing(super()._stream(messages, stop, run_manager, **answer.payload)) as chunks,  # type: ignore[type-var]
+            closing(super()._stream(answer.messages, stop, run_manager, **answer.payload)) as chunks,  # type: ignore[type-var]
         ):
             for chunk in chunks:
                 answer.take(chunk)
@@ -104,7 +105,7 @@ class ServedChatModel(BaseChatOpenAI):
     ) -> AsyncIterator[ChatGenerationChunk]:
         answer = _Answer(self, messages, wanted(stop, kwargs, self.answer_s))
         with in_words(self.engine.place, answer.model, answer.limit_s):
-            async with aclosing(super()._astream(messages, stop, run_manager, **answer.payload)) as chunks:  # type: ignore[type-var]
+            async with aclosing(super()._astream(answer.messages, stop, run_manager, **answer.payload)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
                     answer.take(chunk)
                     yield chunk
@@ -123,8 +124,7 @@ class _Answer:
     """One answer on its way: what the server is asked, how long it may take, whether its end has come."""
 
     def __init__(self, chat: ServedChatModel, messages: list[BaseMessage], asked: Wanted) -> None:
-        for message in messages:
-            to_message(message)  # raises for what is not text
+        self.messages = [m.model_copy(update={"content": harmless(to_message(m).content)}) for m in messages]
         self._place = chat.engine.place
         self._began = time.monotonic()
         self._begun = self._ended = False

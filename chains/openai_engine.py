@@ -126,7 +126,10 @@ class OpenAIEngine:
             self._wake.wait(LOOK_S)
             self._wake.clear()
             if not self._closed.is_set():
-                self._look()
+                try:
+                    self._look()
+                except Exception:
+                    _LOG.exception("The model server %s could not be looked at; the next try follows.", self.place.host)
 
     def _look(self, timeout_s: float = LOOK_TIMEOUT_S) -> None:
         """Asks the server what it has, and tells the log where that has changed."""

@@ -14,6 +14,7 @@ import openai
 
 from adapters.engine import Message
 from chains.openai_errors import Place, in_words, no_completion
+from chains.openai_text import harmless
 
 _MOST_TOKENS = 512
 """Fields and values are short; a model that goes on has lost its way."""
@@ -35,7 +36,7 @@ class Filling:
         self, messages: Sequence[Message], model: str, choices: Mapping[str, Sequence[str]], user: str
     ) -> dict[str, str]:
         """A value for every field, in order, each one of its choices. Raises EngineError."""
-        plain = [{"role": message.role, "content": message.content} for message in messages]
+        plain = [{"role": message.role, "content": harmless(message.content)} for message in messages]
         told: Mapping[str, Any] = {}
         if self._takes_schemas:
             try:

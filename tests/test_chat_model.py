@@ -22,6 +22,7 @@ from adapters.errors import AdapterError, BusyError, EngineError
 from adapters.service import build_service
 from chains.chat_model import token_logprobs
 from chains.engines import AnyEngine, chat_model, open_engine
+from chains.openai_text import harmless
 from desk.config import ServerSettings
 
 QUESTION = [HumanMessage("My screen flickers")]
@@ -143,6 +144,17 @@ def test_the_base_goes_on_and_on(pair: Pair) -> None:
     """What the tests of cancelling rely on."""
     stream = pair.engine.stream([Message("user", "My screen flickers")], None, Sampling(max_tokens=ENDLESS))
     assert "".join(stream) and stream.usage is not None and stream.usage.finish == "length"
+
+
+def test_no_control_token_of_the_base_comes_through(both: dict[str, Pair], root: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(root / "base", local_files_only=True)
+    tokens = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+    assert "<|end|>" in tokens
+    for token, number in tokens.items():
+        assert number in tokenizer(token, add_special_tokens=False).input_ids
+        assert not set(tokens.values()) & set(tokenizer(harmless(f"a{token}b"), add_special_tokens=False).input_ids)
 
 
 def test_an_answer_in_the_making_is_cancelled_by_closing_its_stream(pair: Pair) -> None:

@@ -167,9 +167,7 @@ def test_a_server_that_tells_no_log_probabilities_is_taken_at_its_word_at_once(
     assert len([event for event in seen if isinstance(event, Token)]) == len(FLICKER.split())
 
 
-@pytest.mark.parametrize(("route", "adapter"), [
-    (Route.ADAPTER, "it-support"), (Route.BOTH, None), (Route.RETRIEVAL, None),
-])  # fmt: skip
+@pytest.mark.parametrize(("route", "adapter"), [(Route.ADAPTER, "it-support"), (Route.BOTH, None)])
 def test_whoever_chats_sees_no_address_and_the_next_turn_goes_on(
     board: Switchboard, server: ChatServer, caplog: pytest.LogCaptureFixture, route: Route, adapter: str | None
 ) -> None:
@@ -180,6 +178,20 @@ def test_whoever_chats_sees_no_address_and_the_next_turn_goes_on(
     assert last.message.startswith("The language model does not answer just now (turn ")
     assert "127.0.0.1" not in last.message and f"127.0.0.1:{server.port} is out of order (status 500" in caplog.text
     finished(events(board, turn))
+
+
+def test_documents_are_quoted_while_the_server_cannot_read_them(
+    board: Switchboard, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn = Turn("How long does a Harbor Link session last?", route=Route.RETRIEVAL)
+    server.script = [says(503, "boom")]
+    answer = finished(events(board, turn))
+    assert answer.text == "A Harbor Link session ends after twelve hours. Sign in again to go on."
+    assert [citation.quote for citation in answer.citations] == [answer.text]
+    assert "quoted instead of read: The model server" in caplog.text
+    server.script = [lambda _: server.streamed(words(READING)[:4])]
+    seen = events(board, turn)  # begun, so not begun again
+    assert isinstance(seen[-1], Failed) and any(isinstance(event, Token) for event in seen)
 
 
 @pytest.mark.parametrize("route", [Route.ADAPTER, Route.BOTH])
