@@ -1,7 +1,7 @@
-"""Fields by a model server: in one request where it keeps to a JSON schema, else with one request per field.
+"""Fields by a model server: held to a JSON schema, or else as an adapter that was trained to fill them writes them.
 
-A server gives no probabilities of whole values, as the engine in this process does; so the model writes, and what it
-writes is read as one of the choices.
+A server gives no probabilities of whole values, as the engine in this process does; so the model writes. A field that
+what it wrote has no choice for is a request of its own, whose answer is read as the nearest choice.
 """
 
 import difflib
@@ -37,12 +37,7 @@ class Filling:
     ) -> dict[str, str]:
         """A value for every field, in order, each one of its choices. Raises EngineError."""
         plain = [{"role": message.role, "content": harmless(message.content)} for message in messages]
-        told: Mapping[str, Any] = {}
-        if self._takes_schemas:
-            try:
-                told = _object(self._ask(plain, model, user, _MOST_TOKENS, _format(choices)))
-            except _SchemaError:
-                self._takes_schemas = False
+        told = _object(self._all(plain, model, choices, user))
         found = {}
         for name, values in choices.items():
             value = told.get(name)
@@ -51,6 +46,15 @@ class Filling:
                 value = nearest(self._ask(alone, model, user, _ALONE_TOKENS), name, values)
             found[name] = str(value)
         return found
+
+    def _all(self, messages: list[dict[str, str]], model: str, choices: Mapping[str, Sequence[str]], user: str) -> str:
+        """What the model writes when it is asked for all fields at once."""
+        if self._takes_schemas:
+            try:
+                return self._ask(messages, model, user, _MOST_TOKENS, _format(choices))
+            except _SchemaError:
+                self._takes_schemas = False
+        return self._ask(messages, model, user, _MOST_TOKENS)
 
     def _ask(
         self,
@@ -100,10 +104,10 @@ def _alone(messages: list[dict[str, str]], name: str, values: Sequence[str]) -> 
 
 
 def _object(text: str) -> Mapping[str, Any]:
-    """The JSON object that a text is; {} where it is none."""
+    """The JSON object that a text is, or holds; {} where there is none."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text[text.find("{") : text.rfind("}") + 1])
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -452,20 +452,37 @@ def test_fields_come_of_one_request_that_names_their_choices(server: ChatServer,
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_server_that_refuses_schemas_is_asked_field_by_field_from_then_on(
+def test_a_server_that_refuses_schemas_is_asked_without_from_then_on(
     server: ChatServer, engine: OpenAIEngine, status: int
 ) -> None:
-    server.script = [says(status, "response_format is not supported"), whole("Software, I think."), whole("p3")]
+    refused = says(status, "response_format is not supported")
+    server.script = [refused, whole("Well..."), whole("Software, I think."), whole("p3")]
     assert engine.fill([Message("user", "Sort this.")], "blue", CHOICES) == {"category": "software", "priority": "P3"}
-    assert ["response_format" in body for body in server.bodies] == [True, False, False]
-    assert server.bodies[1]["messages"][0]["content"] == (
+    assert ["response_format" in body for body in server.bodies] == [True, False, False, False]
+    assert server.bodies[1]["messages"][0]["content"] == "Sort this."
+    assert server.bodies[2]["messages"][0]["content"] == (
         "Sort this.\n\ncategory: answer with one of these and nothing else: hardware; software"
     )
-    engine.fill([Message("user", "Sort this.")], "blue", CHOICES)
-    assert ["response_format" in body for body in server.bodies[3:]] == [False, False]
+    server.script = [whole('Here:\n```json\n{"category": "hardware", "priority": "P2"}\n```')]
+    assert engine.fill([Message("user", "Sort this.")], "blue", CHOICES) == {"category": "hardware", "priority": "P2"}
+    assert ["response_format" in body for body in server.bodies[4:]] == [False]
 
 
-@pytest.mark.parametrize("reply", ["I cannot.", "", None, '["a"]', '{"category": 5}', '{"category": "Hardware"}', "{"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I cannot.",
+        "",
+        None,
+        '["a"]',
+        "[" * 5000,
+        "{" * 5000 + "}",
+        '{"a": [{}]}',
+        '{"category": 5}',
+        '{"category": "Hardware"}',
+        "{",
+    ],
+)
 def test_whatever_a_server_makes_of_a_schema_the_values_are_of_the_choices(
     server: ChatServer, engine: OpenAIEngine, reply: str | None
 ) -> None:
