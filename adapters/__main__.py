@@ -1,4 +1,4 @@
-"""`python -m adapters list|serve|train NAME|pretrain|evaluate NAME|calibrate NAME`: the models' command line."""
+"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate`: the models' command line."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
+from adapters.folders import trained_folder
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
 from desk.errors import DeskError
 
@@ -26,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands: dict[str, Callable[[Desk, argparse.Namespace], None]] = {
         "list": _list,
         "serve": _serve,
+        "check": _check,
         "train": _train,
+        "promote": _promote,
         "pretrain": _pretrain,
         "evaluate": _evaluate,
         "calibrate": _calibrate,
@@ -64,9 +67,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port (default 8000)")
     serve.add_argument("--deadline", type=float, help="seconds after which an answer is cut (default: none)")
+    check = command("check", "Say what is wrong with training data, and how long its rows are.")
+    check.add_argument(
+        "data", metavar="NAME|FILE", help="an adapter's folder in the desk, or a .jsonl, .csv or .xlsx file"
+    )
     train = command("train", "Train one adapter from its train.jsonl.")
     train.add_argument("name", metavar="NAME", help="the adapter's folder in the desk")
-    train.add_argument("--output", type=Path, help="folder for the weights (default: the desk's state)")
+    train.add_argument("--data", type=Path, metavar="FILE", help="pairs for a new adapter: .jsonl, .csv or .xlsx")
+    train.add_argument("--title", help="of a new adapter, as people read it (default: its name)")
+    train.add_argument("--domain", help="of a new adapter: what it is for, in a few words")
+    train.add_argument(
+        "--tracker", choices=("none", "tensorboard", "trackio"), default="none", help="shows curves live"
+    )
+    promote = command("promote", "Let a candidate serve that its verdict kept back.")
+    promote.add_argument("name", metavar="NAME")
     pretrain = command("pretrain", "Train the embedded base model from scratch on the desk's texts.")
     pretrain.add_argument("--output", type=Path, default=EMBEDDED_BASE, help="folder for the model")
     evaluate = command("evaluate", "Score an adapter on its eval.jsonl, which it never saw.")
@@ -132,29 +146,68 @@ def _adapter_file(desk: Desk, name: str) -> AdapterFile:
     return read_adapter_file(folder / "adapter.yaml")
 
 
-def _train(desk: Desk, options: argparse.Namespace) -> None:
-    from adapters.base import load_base
-    from adapters.dataset import read_examples
-    from adapters.train import next_version, train_adapter
+def _check(desk: Desk, options: argparse.Namespace) -> None:
+    """Of an adapter its train.jsonl, beside its eval.jsonl. Raises DatasetError where rows cannot be trained on."""
+    from collections import Counter
 
-    file = _adapter_file(desk, options.name)
-    examples = read_examples(desk.adapters.shipped / options.name / "train.jsonl")
-    base = load_base(desk.adapters.base, desk.adapters.quantization)
-    output = options.output or desk.adapters.trained / options.name
-    print(f"training {options.name}: {len(examples)} rows on {base.manifest.name}", file=sys.stderr)
-    manifest = train_adapter(
-        options.name,
-        file,
-        examples,
-        base,
-        output,
-        version=next_version(options.name, desk.adapters),
-        threads=desk.adapters.threads,
-    )
+    from transformers import AutoTokenizer
+
+    from adapters.checks import KINDS, check_rows, statistics, without
+    from adapters.config import TrainingSettings
+    from adapters.dataset import MOST_TOLD
+    from adapters.rows import read_rows
+
+    folder = desk.adapters.shipped / options.data
+    own = folder.is_dir()
+    rows, faults = read_rows(folder / "train.jsonl" if own else Path(options.data))
+    held_out = read_rows(folder / "eval.jsonl")[0] if own and (folder / "eval.jsonl").is_file() else []
+    training = _adapter_file(desk, options.data).training if own else TrainingSettings()
+    faults += check_rows(rows, held_out)
+    tokenizer = AutoTokenizer.from_pretrained(desk.adapters.base, trust_remote_code=False)
+    kept, too_long = statistics(without(rows, faults), tokenizer, training.max_tokens)
+    faults += too_long
     if options.json:
-        print(json.dumps({"type": "trained", "output": str(output), **manifest.model_dump()}))
+        for fault in faults:
+            print(json.dumps({"type": "fault", **{**asdict(fault), "path": str(fault.path)}}))
+        print(json.dumps({"type": "statistics", **asdict(kept)}))
     else:
-        print(f"{options.name} version {manifest.version} is in {output}")
+        for kind, count in Counter(fault.kind for fault in faults).most_common():
+            print(f"{count:6,}  {KINDS[kind]}")
+            for fault in [fault for fault in faults if fault.kind == kind][:MOST_TOLD]:
+                print(f"        {fault}")
+        print(f"{kept.rows:6,}  rows to train on, {kept.answers:,} different answers, {kept.tokens:,} tokens")
+        print(f"        {kept.median} tokens in the middle, {kept.longest} at most, {training.max_tokens} are read")
+        for bound, count in kept.histogram:
+            print(f"        up to {bound:6,} tokens  {'#' * max(1, round(40 * count / kept.rows))} {count:,}")
+    severe = sum(fault.severe for fault in faults)
+    if severe:
+        raise DatasetError(f"{severe:,} rows cannot be trained on as they are: see above.")
+
+
+def _train(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.new import new_adapter, train_and_judge
+
+    if options.data:
+        new_adapter(desk.adapters, options.name, options.data, options.title, options.domain)
+    file = _adapter_file(desk, options.name)
+    manifest, verdict = train_and_judge(desk.adapters, options.name, file, options.tracker)
+    folder = trained_folder(desk.adapters, options.name, promoted=verdict.promoted)
+    if options.json:
+        told = {"promoted": verdict.promoted, "reason": verdict.reason, "folder": str(folder)}
+        scores = {name: asdict(score) for name, score in verdict.scores.items()}
+        print(json.dumps({"type": "trained", **told, "scores": scores, **manifest.model_dump(exclude={"scores"})}))
+        return
+    state = "promoted: it serves from now on" if verdict.promoted else "kept as a candidate"
+    print(f"{options.name} version {manifest.version} is {state}. {verdict.reason}")
+    print(f"Report, curves and card are in {folder}.")
+    if not verdict.promoted:
+        print(f"`python -m adapters promote {options.name}` lets it serve all the same.")
+
+
+def _promote(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.new import promote
+
+    print(f"{options.name} version {promote(desk.adapters, options.name)} serves from now on.")
 
 
 def _pretrain(desk: Desk, options: argparse.Namespace) -> None:
@@ -194,9 +247,9 @@ def _evaluate(desk: Desk, options: argparse.Namespace) -> None:
 def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
     """On the validation rows of train.jsonl, which training leaves out; the level is written into the manifest."""
     from adapters.config import AdapterManifest, TrainingSettings, read_manifest, write_manifest
-    from adapters.dataset import dataset_hash, read_examples, split
+    from adapters.dataset import Split, dataset_hash, read_examples
     from adapters.evaluate import calibrate, load_adapter
-    from adapters.registry import MANIFEST_FILE, weights_folder
+    from adapters.registry import MANIFEST_FILE, SPLIT_FILE, weights_folder
 
     if _adapter_file(desk, options.name).task != "answers":
         raise DatasetError(f"{options.name} fills fields: only adapters that answer have a confidence.")
@@ -207,7 +260,7 @@ def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
     if manifest.dataset_hash != dataset_hash(examples):
         raise DatasetError(f"train.jsonl of {options.name} has changed since it was trained: train it again first.")
     training = TrainingSettings.model_validate(manifest.settings)
-    validation = split(examples, training.validation, training.seed)[1]
+    validation = read_manifest(path.with_name(SPLIT_FILE), Split).left_out(examples)
     found = calibrate(decoder, options.name, validation, training.max_tokens)
     write_manifest(path, manifest.model_copy(update={"least_confidence": found.level}))
     if options.json:

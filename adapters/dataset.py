@@ -3,33 +3,25 @@
 import hashlib
 import json
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from adapters.augment import Noise, disturb
+from adapters.checks import groups_of
 from adapters.config import TrainingSettings
 from adapters.errors import DatasetError
 from adapters.prompts import encode_example
+from adapters.rows import Example, Fault, read_rows
 
+__all__ = ["Example", "read_examples"]
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt: str = Field(min_length=1)
-    completion: str = Field(min_length=1)
-    intent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row: what a user writes and the exact answer. `intent` names the group it belongs to."""
-
-    prompt: str
-    completion: str
-    intent: str | None = None
+MOST_TOLD = 20
+"""Faults that one message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,56 +33,92 @@ class TokenRow:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The rows of a JSONL file. Raises DatasetError naming file, line and fault."""
-    if not path.is_file():
-        raise DatasetError(f'{path} is missing: write one {{"prompt": ..., "completion": ...}} row a line.')
-    examples = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = _Row.model_validate(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}, line {number}: no JSON object ({error.msg}).") from None
-        except ValidationError as error:
-            fault = error.errors()[0]
-            key = ".".join(str(part) for part in fault["loc"]) or "row"
-            raise DatasetError(f"{path}, line {number}: {key}: {fault['msg']}.") from None
-        examples.append(Example(row.prompt, row.completion, row.intent))
-    if not examples:
-        raise DatasetError(f"{path} holds no rows.")
-    return examples
+    """The rows of a file, in any form that rows.py reads. Raises DatasetError naming file, line and fault of each."""
+    placed, faults = read_rows(path)
+    if faults:
+        raise DatasetError(told(faults))
+    return [one.row for one in placed]
 
 
-def dataset_hash(examples: list[Example]) -> str:
+def told(faults: Sequence[Fault]) -> str:
+    """The first faults, a line each, and how many more there are."""
+    more = [f"and {len(faults) - MOST_TOLD:,} more"] if len(faults) > MOST_TOLD else []
+    return "\n".join([*map(str, faults[:MOST_TOLD]), *more])
+
+
+def row_hash(row: Example) -> str:
+    """Tells rows apart: the first 16 hexadecimal digits of SHA-256 over all that was said."""
+    said = [*(message.content for message in row.before), row.prompt, row.completion]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode("utf-8")).hexdigest()[:16]
+
+
+def dataset_hash(examples: Sequence[Example]) -> str:
     """SHA-256 over prompts and completions, whatever their order."""
-    rows = sorted(json.dumps([row.prompt, row.completion], ensure_ascii=False) for row in examples)
+    rows = sorted(
+        json.dumps([*(message.content for message in row.before), row.prompt, row.completion], ensure_ascii=False)
+        for row in examples
+    )
     return hashlib.sha256("\n".join(rows).encode("utf-8")).hexdigest()
 
 
-def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(training, validation): of every group of one completion, `share` of its rows, seeded by `seed`.
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """(training, validation): `share` of the rows, seeded by `seed`.
 
-    A group keeps at least one row for training. The same rows and seed give the same split.
+    Near-duplicate questions stay on one side. Other questions of answers that training has are held out; only where no
+    answer has two questions, whole pairs are. The same rows and seed give the same split.
     """
-    groups: dict[str, list[Example]] = {}
-    for row in sorted(examples, key=lambda row: (row.completion, row.prompt)):
-        groups.setdefault(row.completion, []).append(row)
+    ordered = sorted(examples, key=lambda row: (row.completion, row.prompt, row.before and row.before[-1].content))
+    numbers = groups_of([row.prompt for row in ordered])
+    sizes = Counter(numbers)
+    of: dict[str, set[int]] = {}
+    for row, number in zip(ordered, numbers, strict=True):
+        of.setdefault(row.completion, set()).add(number)
     chance = random.Random(seed)  # noqa: S311
-    training, validation = [], []
-    for rows in groups.values():
-        chance.shuffle(rows)
-        held = min(round(share * len(rows)), len(rows) - 1)
-        validation += rows[:held]
-        training += rows[held:]
+    held: set[int] = set()
+    trained: set[int] = set()
+    owed = 0.0
+    for own in of.values():
+        free = [number for number in chance.sample(sorted(own), len(own)) if number not in trained | held]
+        owed += share * sum(sizes[number] for number in free)
+        for place, number in enumerate(free):
+            # An answer keeps a question for training.
+            if sizes[number] <= owed + 1e-9 and (place < len(free) - 1 or own & trained):
+                held.add(number)
+                owed -= sizes[number]
+            else:
+                trained.add(number)
+    if not held:
+        for number in chance.sample(sorted(trained), len(trained))[:-1]:
+            if sizes[number] <= owed + 1e-9:
+                held.add(number)
+                owed -= sizes[number]
+    validation = [row for row, number in zip(ordered, numbers, strict=True) if number in held]
+    training = [row for row, number in zip(ordered, numbers, strict=True) if number not in held]
+    chance.shuffle(validation)
+    chance.shuffle(training)
     return training, validation
 
 
-def token_rows(examples: list[Example], tokenizer: Any, settings: TrainingSettings) -> list[TokenRow]:
+class Split(BaseModel):
+    """split.json beside an adapter's weights: which rows training left out, by their hashes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    share: float
+    validation: tuple[str, ...]
+
+    @classmethod
+    def of(cls, seed: int, share: float, validation: Sequence[Example]) -> "Split":
+        return cls(seed=seed, share=share, validation=tuple(sorted(map(row_hash, validation))))
+
+    def left_out(self, examples: Sequence[Example]) -> list[Example]:
+        """Those of the rows that training did not see."""
+        held = set(self.validation)
+        return [row for row in examples if row_hash(row) in held]
+
+
+def token_rows(examples: Sequence[Example], tokenizer: Any, settings: TrainingSettings) -> list[TokenRow]:
     """`settings.epochs` noisy versions of every row, in batches of like length, batches shuffled.
 
     Only `full_answers` of them carry the whole answer: which answer it is shows in its first tokens, so the
@@ -103,9 +131,9 @@ def token_rows(examples: list[Example], tokenizer: Any, settings: TrainingSettin
         rows = []
         for row in chance.sample(examples, len(examples)):
             prompt = disturb_prompt(row.prompt, noise, chance)
-            ids, mask = encode_example(tokenizer, prompt, row.completion)
+            ids, mask = encode_example(tokenizer, prompt, row.completion, row.before)
             if len(ids) > settings.max_tokens:
-                ids, mask = encode_example(tokenizer, row.prompt, row.completion)
+                ids, mask = encode_example(tokenizer, row.prompt, row.completion, row.before)
             if len(ids) > settings.max_tokens:
                 raise DatasetError(
                     f"a row of {len(ids)} tokens is longer than max_tokens={settings.max_tokens}: shorten it or "
@@ -122,6 +150,16 @@ def token_rows(examples: list[Example], tokenizer: Any, settings: TrainingSettin
         chance.shuffle(epoch)
         batches += epoch
     return [row for batch in batches for row in batch]
+
+
+def plain_rows(examples: Sequence[Example], tokenizer: Any, most: int) -> list[TokenRow]:
+    """Every row as it is, with its whole answer; what does not fit `most` tokens is left out."""
+    rows = []
+    for row in examples:
+        ids, mask = encode_example(tokenizer, row.prompt, row.completion, row.before)
+        if len(ids) <= most:
+            rows.append(TokenRow(ids, [token if taken else -100 for token, taken in zip(ids, mask, strict=True)]))
+    return rows
 
 
 def disturb_prompt(prompt: str, noise: Noise, chance: random.Random) -> str:

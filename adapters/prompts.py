@@ -7,7 +7,7 @@ become control tokens; what a person or a document wrote is tokenised with speci
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 ROLES = ("system", "user", "assistant")
@@ -17,10 +17,15 @@ _PRIVATE = re.compile("[\ue000\ue001]")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat, as written."""
+    """One message of a chat, as written. `context` are passages before its text, the most important first."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+    context: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join((*self.context, self.content))
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message], *, open_reply: bool) -> list[int]:
@@ -28,9 +33,14 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message], *, open_reply: bool
     return [token for piece in _encode_pieces(tokenizer, messages, open_reply) for token in piece]
 
 
-def encode_example(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[int]]:
-    """Ids of one training row and its mask, 1 from the completion's first token to the end of the text."""
-    question = [Message("user", prompt)]
+def encode_example(
+    tokenizer: Any, prompt: str, completion: str, before: Sequence[Message] = ()
+) -> tuple[list[int], list[int]]:
+    """Ids of one training row and its mask, 1 from the completion's first token to the end of the text.
+
+    `before` is what was said before the prompt.
+    """
+    question = [*before, Message("user", prompt)]
     opened = encode_chat(tokenizer, question, open_reply=True)
     whole = encode_chat(tokenizer, [*question, Message("assistant", completion)], open_reply=False)
     assert whole[: len(opened)] == opened, "the chat template does not open its reply as it writes one"
@@ -40,14 +50,18 @@ def encode_example(tokenizer: Any, prompt: str, completion: str) -> tuple[list[i
 def fit_chat(tokenizer: Any, messages: Sequence[Message], room: int) -> list[int]:
     """The chat's ids, at most `room` of them, ready for the reply.
 
-    What does not fit is cut by one rule: first the oldest messages go, never a leading system message nor the
-    last one; then the last message's text loses its end.
+    What does not fit is cut by one rule: first the oldest messages go, never a leading system message nor the last one;
+    then the last message's context goes, passage by passage from its end, never half of one; and only a message that is
+    too long by itself loses its end.
     """
     system = list(messages[:1]) if messages and messages[0].role == "system" else []
     turns = list(messages[len(system) :])
     ids = encode_chat(tokenizer, [*system, *turns], open_reply=True)
     while len(ids) > room and len(turns) > 1:
         turns.pop(0)
+        ids = encode_chat(tokenizer, [*system, *turns], open_reply=True)
+    while len(ids) > room and turns[-1].context:
+        turns[-1] = replace(turns[-1], context=turns[-1].context[:-1])
         ids = encode_chat(tokenizer, [*system, *turns], open_reply=True)
     if len(ids) <= room:
         return ids
@@ -61,15 +75,26 @@ def fit_chat(tokenizer: Any, messages: Sequence[Message], room: int) -> list[int
 
 def _encode_pieces(tokenizer: Any, messages: Sequence[Message], open_reply: bool) -> list[list[int]]:
     """Template and message ids in turn: the odd entries are the messages' own text."""
-    slots = [{"role": message.role, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
-    text = tokenizer.apply_chat_template(slots, tokenize=False, add_generation_prompt=open_reply)
+    text = _rendered(tokenizer, messages, open_reply)
+    if messages[0].role == "system" and "\ue0000\ue001" not in text and len(messages) > 1:
+        # Phi-3's first templates leave system messages out without a word: the next message then begins with it.
+        told = replace(messages[1], context=(messages[0].content, *messages[1].context))
+        messages = [told, *messages[2:]]
+        text = _rendered(tokenizer, messages, open_reply)
     pieces = []
     for position, part in enumerate(_SLOT.split(text)):
         if position % 2:
-            pieces.append(encode_text(tokenizer, messages[int(part)].content))
+            pieces.append(encode_text(tokenizer, messages[int(part)].text))
         else:
             pieces.append(_ids(tokenizer, part, split_special=False))
     return pieces
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Message], open_reply: bool) -> str:
+    """The chat template's text with a placeholder for each message's."""
+    slots = [{"role": message.role, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
+    text: str = tokenizer.apply_chat_template(slots, tokenize=False, add_generation_prompt=open_reply)
+    return text
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:

@@ -27,6 +27,8 @@ from desk.config import AdapterSettings
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
+SPLIT_FILE = "split.json"
+"""Which rows training left out (adapters/dataset.py: Split)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from chains.condense import SHOWN, UNLIKELY, can_follow, features, weight_of
 from chains.golden import GoldenTurn, read_golden
 from chains.turn import Answer, Finished, Retrieved, Route, Routed, Turn
 from desk.errors import DeskError
-from evaluation.desk import Share, holds_facts, holds_gold
+from evaluation.right import holds_facts, holds_gold
+from evaluation.share import Share
 from index.document import DESK_COLLECTION, ScoredPassage
 
 SEED = 20264

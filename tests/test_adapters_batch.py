@@ -18,6 +18,7 @@ from adapters.lora_batch import AdapterWeights
 from adapters.prompts import Message, encode_chat
 from adapters.registry import FoundAdapter
 from adapters.residents import load_weights
+from adapters.writing import Feed, Writing
 
 RANKS = {"red": 4, "green": 2, "blue": 7}
 QUESTIONS = ("My screen flickers", "The printer on the second floor jams again and again", "hello", "Which agreement?")
@@ -301,3 +302,46 @@ def test_a_sliding_window_and_long_positions_are_those_of_transformers(tmp_path:
     writers = [Writer(decoder, prompt, None, max_tokens=30) for prompt in prompts]
     decoder.run([writer.row for writer in writers], 3)
     assert [writer.text for writer in writers] == wanted
+
+
+CLOSE = 0.05
+"""Logits closer than this, in standard deviations of a row's logits, may change places in 4 bits: the kernels for one
+row and for several round differently."""
+
+
+class Noted:
+    """A row that is decoded greedily, its tokens, and by how much each was ahead of the next."""
+
+    def __init__(self, decoder: Decoder, question: str, adapter: AdapterWeights | None) -> None:
+        self.tokens: list[int] = []
+        self.margins: list[float] = []
+        prompt = decoder.prompt([Message("user", question)], 20)
+        self.row = Row(self._writing(prompt), adapter, len(prompt) + 20)
+        self.row.tokens[:] = next(self.row.writing).tokens
+
+    def _writing(self, prompt: Sequence[int]) -> Writing:
+        feed = Feed(0, prompt)
+        for written in range(20):
+            scores = yield feed
+            first, second = scores.logits.topk(2).values.tolist()
+            self.tokens.append(scores.best)
+            self.margins.append((first - second) / float(scores.logits.std()))
+            feed = Feed(len(prompt) + written, [scores.best])
+        return "length"
+
+
+def test_a_mixed_batch_in_four_bits_writes_the_single_tokens_except_where_two_are_close(root: Path) -> None:
+    decoder, adapters = made(root, "nf4")
+    asked = [(QUESTIONS[n % 3] + " again" * n, [*adapters.values(), None][n % 4]) for n in range(12)]
+    singly = [Noted(decoder, *one) for one in asked]
+    for one in singly:
+        decoder.run([one.row], 1)
+    together = [Noted(decoder, *one) for one in asked]
+    decoder.run([one.row for one in together], 12)
+    same = 0
+    for one, other in zip(singly, together, strict=True):
+        pairs = zip(one.tokens, other.tokens, one.margins, strict=True)
+        parted = next((margin for token, its, margin in pairs if token != its), None)
+        assert parted is None or parted < CLOSE
+        same += parted is None
+    assert same >= 6, "the rule would excuse nearly everything"

@@ -81,3 +81,24 @@ def test_a_message_longer_than_the_window_loses_its_end_and_still_opens_the_repl
     assert len(ids) == 20
     assert tokenizer().convert_ids_to_tokens(ids[-2:]) == ["<|end|>", "<|assistant|>"]
     assert tokenizer().decode(ids[1:-2]).startswith("first x")
+
+
+def test_context_goes_passage_by_passage_from_its_end_and_the_question_stays() -> None:
+    passages = tuple(f"passage {number} " + "x " * 10 for number in range(4))
+    whole = [Message("user", "old " * 10), Message("assistant", "yes"), Message("user", "Which one?", passages)]
+    for kept in range(4):
+        wanted = encode_chat(tokenizer(), [Message("user", "Which one?", passages[:kept])], open_reply=True)
+        assert fit_chat(tokenizer(), whole, len(wanted) + 3) == wanted
+    assert tokenizer().decode(wanted[1:-2]) == "\n\n".join([*passages[:3], "Which one?"])
+
+
+def test_a_template_without_system_messages_still_gets_their_text() -> None:
+    silent = train_tokenizer(TEXTS, 520)
+    silent.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}"
+        "{{ '<|user|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    messages = [Message("system", "Be kind."), Message("user", "My screen?")]
+    ids = encode_chat(silent, messages, open_reply=True)
+    assert silent.decode(ids[1:-2]) == "Be kind.\n\nMy screen?"
