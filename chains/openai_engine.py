@@ -145,18 +145,19 @@ class OpenAIEngine:
             _LOG.info("The model server %s answers again.", self.place.host)
         self._offer = found
 
-    def _listed(self, timeout_s: float) -> list[str]:
-        """The names of the models that the server lists. Raises ServerError."""
+    def _listed(self, timeout_s: float) -> dict[str, int]:
+        """The models that the server lists, with their versions: 0 where it tells none. Raises ServerError."""
         try:
             with in_words(self.place, self.model, timeout_s):
                 reply = self.client.models.with_raw_response.list(timeout=timeout_s)
-                return [str(row["id"]) for row in reply.http_response.json()["data"]]
+                rows = reply.http_response.json()["data"]
+                return {str(row["id"]): int(row.get("version", 0)) for row in rows}  # our own service tells it
         except ServerError:
             raise
         except EngineError:  # busy, or too late
             raise self.place.fault("does not say which models it has", "see its log") from None
 
-    def _offered(self, listed: Sequence[str]) -> _Offer:
+    def _offered(self, listed: Mapping[str, int]) -> _Offer:
         """Of the desk's adapters, which the server lists."""
         models: dict[str, str] = {}
         infos, failures = list[AdapterInfo](), list(self._refused)
@@ -174,7 +175,7 @@ class OpenAIEngine:
                 )
                 continue
             models[name], version = newest
-            infos.append(replace(info, version=version or info.version))
+            infos.append(replace(info, version=version or listed[models[name]] or info.version))
         return _Offer(tuple(infos), models, tuple(failures))
 
 

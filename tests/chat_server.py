@@ -47,6 +47,7 @@ class ChatServer:
 
     port: int = field(default_factory=free_port)
     models: list[str] = field(default_factory=list)
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
     key: str = KEY
     texts: dict[str, str] = field(default_factory=dict)
     logprob: float = -0.01
@@ -76,7 +77,7 @@ class ChatServer:
 
         @app.get("/v1/models")
         def models(request: Request) -> Response:
-            rows = [{"id": name, "object": "model"} for name in self.models]
+            rows = [{"id": name, "object": "model", **self.told.get(name, {})} for name in self.models]
             return refused(request) or self.listing or JSONResponse({"object": "list", "data": rows})
 
         @app.post("/v1/chat/completions")

@@ -128,6 +128,11 @@ def test_the_newest_version_is_asked_and_a_name_is_never_taken_for_anothers_vers
     assert server.bodies[-1]["model"] == BASE
 
 
+def test_the_version_that_a_server_tells_is_the_adapters(server: ChatServer, root: Path) -> None:
+    server.told = {"red": {"version": 7}}
+    assert [info.version for info in opened_at(settings_for(root, server.url)).adapters] == [0, 7]
+
+
 def test_a_server_that_has_another_base_is_told_of(server: ChatServer, root: Path) -> None:
     server.models = ["other/base", "red", "blue"]
     (sentence,) = opened_at(settings_for(root, server.url)).failures
@@ -145,6 +150,7 @@ def test_an_adapter_file_of_no_use_leaves_the_others(server: ChatServer, root: P
     (says(500, "no cache")({}), "is out of order (status 500: "),
     (Response("<html>hello", media_type="text/html"), "answered what is no chat completion (JSONDecodeError)"),
     (Response('{"data": 5}', media_type="application/json"), "answered what is no chat completion (TypeError)"),
+    (Response('{"data": [{"id": "red", "version": "x"}]}', media_type="application/json"), "(ValueError)"),
     (Response('[{"id": 1}]', media_type="application/json"), "answered what is no chat completion (TypeError)"),
     (says(429, "later")({}), "does not say which models it has"),
 ])  # fmt: skip
@@ -154,7 +160,7 @@ def test_a_listing_of_no_use_leaves_the_desks_adapters_to_be_asked(
     server.listing = listing
     engine = opened_at(settings_for(root, server.url))
     (sentence,) = engine.failures
-    assert f"The model server 127.0.0.1:{server.port} {words_of_it}" in sentence
+    assert sentence.startswith(f"The model server 127.0.0.1:{server.port} ") and words_of_it in sentence
     assert [info.name for info in engine.adapters] == ["blue", "red"]
     assert ask(engine, adapter="red") == "Reseat the video cable."
 
