@@ -9,7 +9,7 @@ import yaml
 
 from adapters.base import load_base
 from adapters.checks import check_rows, without
-from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, read_manifest
+from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, TrainingSettings, read_manifest
 from adapters.dataset import Example, read_examples, split, told
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, DatasetError
@@ -21,6 +21,11 @@ from adapters.train import next_version, train_adapter
 from adapters.verdict import Verdict, judge
 from desk.config import AdapterSettings
 
+STEPS, MOST_EPOCHS = 300, 60
+"""A small set is gone through so often that the recipe takes about so many steps: of 20 ready answers with ten
+questions each, 48 steps taught none (docs/log.md)."""
+HELD_OUT = 0.15
+"""Of a small set; it has to leave enough rows for a verdict."""
 LEAST_ROWS = 20
 """With fewer there is nothing to hold out, and nothing to learn that an example in the prompt would not do."""
 
@@ -41,7 +46,10 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
         raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
     if folder.is_dir():
         return
-    words = {"title": title or name, "domain": domain or title or name}
+    plain = TrainingSettings()
+    epochs = min(MOST_EPOCHS, max(plain.epochs, round(STEPS * plain.batch_size / len(rows))))
+    words: dict[str, object] = {"title": title or name, "domain": domain or title or name}
+    words["training"] = {"epochs": epochs, "validation": HELD_OUT if len(rows) < 1000 else plain.validation}
     AdapterFile.model_validate(words)
     with replacing(folder) as scratch:
         (scratch / "train.jsonl").write_text("".join(map(_line, rows)), encoding="utf-8")

@@ -186,6 +186,18 @@ def follow_ups(settings: "Desk", _: argparse.Namespace) -> int:
     return 0
 
 
+def refusal(settings: "Desk", _: argparse.Namespace) -> int:
+    from chains.judge import write_refusal
+    from evaluation.refusal import measure_refusal
+
+    report = _with_board(settings, measure_refusal)
+    write_refusal(report.head)
+    print(f"{report.turns} development turns, {report.unanswerable} unanswerable, out of fold")
+    for name in ("area", "precision", "recall", "f1", "answerable_refused"):
+        print(f"  {name.replace('_', ' '):20} {getattr(report, name):.3f}")
+    return 0
+
+
 def judge(settings: "Desk", options: argparse.Namespace) -> int:
     from chains.judge import WEIGHTS
     from evaluation.judge import fit_judge
@@ -248,7 +260,7 @@ def _write_report(options: argparse.Namespace, page: "Html") -> None:
 
 _COMMANDS = {
     **{"desk": desk, "routing": routing, "retrieval": retrieval, "answers": answers},
-    **{"follow-ups": follow_ups, "judge": judge, "refit": refit},
+    **{"follow-ups": follow_ups, "judge": judge, "refusal": refusal, "refit": refit},
 }
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ class QuestionRow(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What the judge says of a question: how likely it is that no sentence answers, and that the likeliest one does;
+    """What the judge says of a question: how likely it is that nothing found answers, and that the likeliest one does;
     and whether that one holds a gold answer."""
 
-    none: float
+    unanswered: float
     best: float
     best_right: bool
 
@@ -127,10 +127,10 @@ def stated_of(row: QuestionRow, hits: Sequence[ScoredPassage], judgement: Judgem
     """What the judge says of the hits' sentences, beside the row's answers."""
     spoken = [hit.passage.text[start:end] for hit in hits for start, end in sentences(hit.passage.text)]
     if not spoken:
-        return Stated(judgement.none, 0.0, False)
+        return Stated(judgement.unanswered, 0.0, False)
     odds = np.concatenate(judgement.sentences)
     likeliest = int(odds.argmax())
-    return Stated(judgement.none, float(odds[likeliest]), holds_answer(row, spoken[likeliest]))
+    return Stated(judgement.unanswered, float(odds[likeliest]), holds_answer(row, spoken[likeliest]))
 
 
 def outcome(row: QuestionRow, quotes: Sequence[Quote], stated: Stated) -> Outcome:

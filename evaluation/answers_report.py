@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from chains.extract import MOST_NONE
+from chains.extract import MOST_UNANSWERED
 from evaluation.answers import Outcome, missed, quoted_sentences, refusals, shares
 from evaluation.calibration import reliability
 from evaluation.measures import Measure, of_shares
@@ -87,7 +87,7 @@ def answers_page(
 
 def at_level(outcomes: Sequence[Outcome], level: float) -> Refusals:
     """What refusing would be worth if it began above this probability that none answers."""
-    return Refusals.of((one.stated.none > level, not one.row.answerable) for one in outcomes)
+    return Refusals.of((one.stated.unanswered > level, not one.row.answerable) for one in outcomes)
 
 
 def _refusing(outcomes: Sequence[Outcome]) -> Html:
@@ -101,14 +101,14 @@ def _refusing(outcomes: Sequence[Outcome]) -> Html:
             [(level, Share(one.refused - one.rightly, one.total - one.wanted).value) for level, one in told],
         ),
     ]
-    axes = Axes("probability of none from which a question is refused", "share")
-    return curves("refusing", axes, drawn, at=(MOST_NONE, f"in use: {MOST_NONE:g}"))
+    axes = Axes("probability of no answer from which a question is refused", "share")
+    return curves("refusing", axes, drawn, at=(MOST_UNANSWERED, f"in use: {MOST_UNANSWERED:g}"))
 
 
 def _reliability(outcomes: Sequence[Outcome]) -> Html:
     pairs = {
         "the likeliest sentence answers": [(one.stated.best, one.stated.best_right) for one in outcomes],
-        "none answers": [(one.stated.none, not one.row.answerable) for one in outcomes],
+        "none answers": [(one.stated.unanswered, not one.row.answerable) for one in outcomes],
     }
     drawn = []
     for name, rows in pairs.items():
@@ -137,4 +137,4 @@ def _kind(one: Outcome) -> str:
 
 
 def _got(one: Outcome) -> str:
-    return f"none answers: {one.stated.none:.0%}. {' / '.join(one.quotes) or 'a refusal'}"
+    return f"none answers: {one.stated.unanswered:.0%}. {' / '.join(one.quotes) or 'a refusal'}"

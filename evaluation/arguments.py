@@ -15,6 +15,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     _answers(commands)
     _follow_ups(commands)
     _judge(commands)
+    _refusal(commands)
     _refit(commands)
     options = parser.parse_args(arguments)
     fault = _CHECKS[options.command](options) if options.command in _CHECKS else None
@@ -98,6 +99,11 @@ def _judge(commands: Any) -> None:
     judge = commands.add_parser("judge", help="fit the judge of sentences anew and write its weights (minutes)")
     judge.add_argument("--out", type=Path, default=None, metavar="FILE", help="instead of the one that is used")
     _of_desk(judge)
+
+
+def _refusal(commands: Any) -> None:
+    refusal = commands.add_parser("refusal", help="fit anew when answers are refused, on the development turns too")
+    _of_desk(refusal)
 
 
 def _refit(commands: Any) -> None:

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Browser
 
 from app.assembly import Switchboard
-from chains.extract import MOST_NONE
+from chains.extract import MOST_UNANSWERED
 from chains.golden import GoldenTurn, read_golden
 from chains.turn import Answer, Route, RouteDecision
 from evaluation.__main__ import main
@@ -177,7 +177,7 @@ def test_the_answers_page_says_what_the_json_says(tmp_path: Path, capsys: pytest
 
 def test_the_mark_on_the_curve_of_refusals_is_what_the_run_did(tmp_path: Path) -> None:
     outcomes = measure_answers(*question_set(tmp_path), SETTINGS)
-    assert at_level(outcomes, MOST_NONE) == refusals(outcomes)
+    assert at_level(outcomes, MOST_UNANSWERED) == refusals(outcomes)
     assert at_level(outcomes, -1).refused == 4 and at_level(outcomes, 1).refused == 0
     right = {one.row.question: one.stated.best_right for one in outcomes if one.row.answerable}
     assert right == {"When are pears picked?": True, "What does a ticket cost?": False}

@@ -65,6 +65,7 @@ def preference(user: str, chosen: RouteOption, question: str = "a b c") -> Feedb
         ([thumb("u", "down"), thumb("u", "up", "A  b c")], Vote("u", "A  b c", READ)),
         ([override("u")], Vote("u", "a b c", FIX)),
         ([override("u"), thumb("u", "up")], Vote("u", "a b c", FIX)),
+        ([replace(override("u"), value="control")], Vote("u", "a b c", FIX)),
         ([override("u"), preference("u", DOCUMENTS)], Vote("u", "a b c", READ)),
         ([preference("u", DOCUMENTS), override("u")], Vote("u", "a b c", READ)),
         (
