@@ -35,8 +35,8 @@ class AnyEngine(Protocol):
     ) -> dict[str, str]:
         """A value for every field, in order, each one of the field's choices."""
 
-    def refresh(self) -> None:
-        """Takes up which adapters there are now; returns before it is done."""
+    def refresh(self, wait_s: float = 0.0) -> None:
+        """Takes up which adapters there are now; waits for it at most so long."""
 
     def close(self) -> None:
         """Ends it; whoever waits gets an EngineError."""

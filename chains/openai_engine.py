@@ -62,6 +62,7 @@ class OpenAIEngine:
         self._own, self._refused = _desk_adapters(settings, {self.model, self.base.name})
         self._filling = Filling(self.client, self.place, settings.answer_s)
         self._wake, self._closed = threading.Event(), threading.Event()
+        self._looked, self._looks = threading.Condition(), 0
         self._thread: threading.Thread | None = None
         names = tuple(self._own)
         self._offer = _Offer(tuple(self._own.values()), dict(zip(names, names, strict=True)), self._refused)
@@ -99,9 +100,14 @@ class OpenAIEngine:
             raise EngineError(f"fill() needs choices for every field; none for {', '.join(empty) or 'any'}.")
         return self._filling.fill(messages, self.model_of(adapter), choices, sender(user))
 
-    def refresh(self) -> None:
-        """Has the server asked what it has; returns before it is done."""
-        self._wake.set()
+    def refresh(self, wait_s: float = 0.0) -> None:
+        """Has the server asked what it has, once started; waits for it at most so long."""
+        if self._thread is None:
+            return
+        with self._looked:
+            before = self._looks
+            self._wake.set()
+            self._looked.wait_for(lambda: self._looks > before, wait_s)
 
     def close(self) -> None:
         """Stops following, and ends all answers."""
@@ -143,7 +149,10 @@ class OpenAIEngine:
                 _LOG.warning("%s", sentence)
         if before.error is not None and found.error is None:
             _LOG.info("The model server %s answers again.", self.place.host)
-        self._offer = found
+        with self._looked:
+            self._offer = found
+            self._looks += 1
+            self._looked.notify_all()
 
     def _listed(self, timeout_s: float) -> dict[str, int]:
         """The models that the server lists, with their versions: 0 where it tells none. Raises ServerError."""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +132,18 @@ def test_the_version_that_a_server_tells_is_the_adapters(server: ChatServer, roo
     assert [info.version for info in opened_at(settings_for(root, server.url)).adapters] == [0, 7]
 
 
+def test_a_page_that_waits_for_what_is_new_sees_it(server: ChatServer, root: Path) -> None:
+    server.models = [BASE, "red"]
+    engine = opened_at(settings_for(root, server.url))
+    server.models = [BASE, "red-v2", "blue"]
+    engine.refresh(5)  # not started: nobody follows
+    assert [info.name for info in engine.adapters] == ["red"]
+    engine.start()
+    engine.refresh(10)
+    assert [(info.name, info.version) for info in engine.adapters] == [("blue", 0), ("red", 2)]
+    engine.close()
+
+
 def test_a_server_that_has_another_base_is_told_of(server: ChatServer, root: Path) -> None:
     server.models = ["other/base", "red", "blue"]
     (sentence,) = opened_at(settings_for(root, server.url)).failures
@@ -179,10 +190,7 @@ def test_a_server_that_was_away_at_the_start_is_used_once_it_is_there(root: Path
     assert "cannot be reached (ConnectError)" in fault(engine, adapter="red")
     engine.start()
     with server.up():
-        engine.refresh()
-        until = time.monotonic() + 10
-        while engine.adapters[0].name != "red" and time.monotonic() < until:
-            time.sleep(0.01)
+        engine.refresh(10)
         assert [info.version for info in engine.adapters] == [4] and "Adapter blue is left out" in engine.failures[0]
         assert engine.wait_ready(5) and ask(engine, adapter="red") == "new"
     assert "cannot be reached" in fault(engine, adapter="red")
