@@ -206,7 +206,7 @@ def _generate(
     codes = passage_codes(hits)
     prompt = [SystemMessage(READER), HumanMessage(reader_prompt(prepared.standalone, hits, codes))]
     text = ""
-    pieces = (str(chunk.content) for chunk in model.stream(prompt))
+    pieces = (str(chunk.content) for chunk in model.stream(prompt, user=prepared.turn.user))
     for part in split_codes(pieces, codes):
         if isinstance(part, str):
             text += part
