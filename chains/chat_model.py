@@ -187,12 +187,18 @@ def structured(
     return model.bind(schema=schema.model_json_schema()) | PydanticOutputParser(pydantic_object=schema)
 
 
+CONTEXT = "context"
+
+
 def to_message(message: BaseMessage) -> Message:
-    """The engine's form of a LangChain message. Raises ValueError for content that is not text."""
+    """The engine's form of a LangChain message; its `additional_kwargs[CONTEXT]` are passages that stand before it.
+
+    Raises ValueError for content that is not text.
+    """
     if not isinstance(message.content, str):
         raise ValueError("Only text messages are supported.")
     if isinstance(message, SystemMessage):
         return Message("system", message.content)
     if isinstance(message, HumanMessage):
-        return Message("user", message.content)
+        return Message("user", message.content, tuple(message.additional_kwargs.get(CONTEXT, ())))
     return Message("assistant", message.content)

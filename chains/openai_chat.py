@@ -124,7 +124,7 @@ class _Answer:
     """One answer on its way: what the server is asked, how long it may take, whether its end has come."""
 
     def __init__(self, chat: ServedChatModel, messages: list[BaseMessage], asked: Wanted) -> None:
-        self.messages = [m.model_copy(update={"content": harmless(to_message(m).content)}) for m in messages]
+        self.messages = [m.model_copy(update={"content": harmless(to_message(m).text)}) for m in messages]
         self._place = chat.engine.place
         self._began = time.monotonic()
         self._begun = self._ended = False

@@ -36,7 +36,7 @@ class Filling:
         self, messages: Sequence[Message], model: str, choices: Mapping[str, Sequence[str]], user: str
     ) -> dict[str, str]:
         """A value for every field, in order, each one of its choices. Raises EngineError."""
-        plain = [{"role": message.role, "content": harmless(message.content)} for message in messages]
+        plain = [{"role": message.role, "content": harmless(message.text)} for message in messages]
         told = _object(self._all(plain, model, choices, user))
         found = {}
         for name, values in choices.items():

@@ -20,7 +20,7 @@ from adapters.answer import Sampling
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, BusyError, EngineError
 from adapters.service import build_service
-from chains.chat_model import token_logprobs
+from chains.chat_model import CONTEXT, to_message, token_logprobs
 from chains.engines import AnyEngine, chat_model, open_engine
 from chains.openai_text import harmless
 from desk.config import ServerSettings
@@ -283,3 +283,9 @@ def test_users_are_told_apart_in_the_queue(both: dict[str, Pair], kind: str, mon
         pair.model.invoke(QUESTION, user=user, max_tokens=1)
     pair.used.fill([Message("user", "x")], "red", {"level": ("A", "B")}, user="ann")
     assert seen[0] == seen[2] == seen[3] != seen[1]
+
+
+def test_passages_of_a_question_reach_the_engine_as_its_context() -> None:
+    asked = HumanMessage("Which one?", additional_kwargs={CONTEXT: ["[ab12] One.", "[cd34] Two."]})
+    assert to_message(asked) == Message("user", "Which one?", ("[ab12] One.", "[cd34] Two."))
+    assert to_message(asked).text == "[ab12] One.\n\n[cd34] Two.\n\nWhich one?"
