@@ -19,7 +19,7 @@ KEPT_STACKS = 4
 """Sets of adapters whose stacked weights are kept: reading prompts and decoding alternate between a few."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-"""A (r, in) and B (out, r), the scale in B."""
+"""A (r, in) and B turned round (r, out), the scale in it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ def adapter_weights(
             a, b = state[key], state[f"{opening}{layer}.lora_B.weight"]
             pairs[layer] = (
                 a.to(device=like.device, dtype=like.dtype).contiguous(),
-                (b.float() * scale).to(device=like.device, dtype=like.dtype).contiguous(),
+                (b.float() * scale).T.to(device=like.device, dtype=like.dtype).contiguous(),
             )
     return AdapterWeights(name, version, pairs)
 
@@ -67,13 +67,13 @@ class Mixture:
     stacks: dict[str, Pair] = field(default_factory=dict)
 
     def stack(self, layer: str) -> Pair:
-        """A (adapters, r, in) and B (adapters, out, r), small ranks padded with zeros."""
+        """A (adapters, r, in) and B (adapters, r, out), small ranks padded with zeros."""
         found = self.stacks.get(layer)
         if found is None:
             pairs = [adapter.pairs[layer] for adapter in self.used]
             rank = max(a.shape[0] for a, _ in pairs)
             a = [nn.functional.pad(a, (0, 0, 0, rank - a.shape[0])) for a, _ in pairs]
-            b = [nn.functional.pad(b, (0, rank - b.shape[1])) for _, b in pairs]
+            b = [nn.functional.pad(b, (0, 0, 0, rank - b.shape[0])) for _, b in pairs]
             # One adapter's own tensors are seen, not copied.
             one = len(pairs) == 1
             found = (a[0][None], b[0][None]) if one else (torch.stack(a), torch.stack(b))
@@ -164,7 +164,7 @@ class LoraLinear(nn.Module):
 
 
 def _low_rank(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.bmm(torch.bmm(x.to(a.dtype), a.transpose(1, 2)), b.transpose(1, 2))
+    return torch.bmm(torch.bmm(x.to(a.dtype), a.transpose(1, 2)), b)
 
 
 def attach(model: Any, mixer: Mixer) -> None:

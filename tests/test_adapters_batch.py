@@ -12,7 +12,7 @@ from adapters_small import make_adapter, make_base
 from adapters.answer import Sampling, Step
 from adapters.base import load_base
 from adapters.config import AdapterManifest, read_manifest
-from adapters.decode import Decoder, Row
+from adapters.decode import MIN_PREFILL, Decoder, Row
 from adapters.errors import EngineError
 from adapters.lora_batch import AdapterWeights
 from adapters.prompts import Message, encode_chat
@@ -145,7 +145,7 @@ def test_a_long_prompt_is_read_in_slices_while_others_are_answered(
     decoder.join(long.row)
     before = len(other.steps)
     decoder.step()
-    assert len(other.steps) == before + 1 and long.row.cached == 16 and not long.steps
+    assert len(other.steps) == before + 1 and long.row.cached == MIN_PREFILL and not long.steps
     while not long.row.done:
         decoder.step()
     for row in list(decoder.rows):
