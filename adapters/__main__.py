@@ -12,6 +12,7 @@ from typing import Any
 
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
+from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
 from desk.errors import DeskError
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         "serve": _serve,
         "check": _check,
         "train": _train,
+        "promote": _promote,
         "pretrain": _pretrain,
         "evaluate": _evaluate,
         "calibrate": _calibrate,
@@ -73,7 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     train = command("train", "Train one adapter from its train.jsonl.")
     train.add_argument("name", metavar="NAME", help="the adapter's folder in the desk")
-    train.add_argument("--output", type=Path, help="folder for the weights (default: the desk's state)")
+    train.add_argument("--data", type=Path, metavar="FILE", help="pairs for a new adapter: .jsonl, .csv or .xlsx")
+    train.add_argument("--title", help="of a new adapter, as people read it (default: its name)")
+    train.add_argument("--domain", help="of a new adapter: what it is for, in a few words")
+    train.add_argument(
+        "--tracker", choices=("none", "tensorboard", "trackio"), default="none", help="shows curves live"
+    )
+    promote = command("promote", "Let a candidate serve that its verdict kept back.")
+    promote.add_argument("name", metavar="NAME")
     pretrain = command("pretrain", "Train the embedded base model from scratch on the desk's texts.")
     pretrain.add_argument("--output", type=Path, default=EMBEDDED_BASE, help="folder for the model")
     evaluate = command("evaluate", "Score an adapter on its eval.jsonl, which it never saw.")
@@ -181,28 +190,29 @@ def _check(desk: Desk, options: argparse.Namespace) -> None:
 
 
 def _train(desk: Desk, options: argparse.Namespace) -> None:
-    from adapters.base import load_base
-    from adapters.dataset import read_examples
-    from adapters.train import next_version, train_adapter
+    from adapters.new import new_adapter, train_and_judge
 
+    if options.data:
+        new_adapter(desk.adapters, options.name, options.data, options.title, options.domain)
     file = _adapter_file(desk, options.name)
-    examples = read_examples(desk.adapters.shipped / options.name / "train.jsonl")
-    base = load_base(desk.adapters.base, desk.adapters.quantization)
-    output = options.output or desk.adapters.trained / options.name
-    print(f"training {options.name}: {len(examples)} rows on {base.manifest.name}", file=sys.stderr)
-    manifest = train_adapter(
-        options.name,
-        file,
-        examples,
-        base,
-        output,
-        version=next_version(options.name, desk.adapters),
-        threads=desk.adapters.threads,
-    )
+    manifest, verdict = train_and_judge(desk.adapters, options.name, file, options.tracker)
+    folder = trained_folder(desk.adapters, options.name, promoted=verdict.promoted)
     if options.json:
-        print(json.dumps({"type": "trained", "output": str(output), **manifest.model_dump()}))
-    else:
-        print(f"{options.name} version {manifest.version} is in {output}")
+        told = {"promoted": verdict.promoted, "reason": verdict.reason, "folder": str(folder)}
+        scores = {name: asdict(score) for name, score in verdict.scores.items()}
+        print(json.dumps({"type": "trained", **told, "scores": scores, **manifest.model_dump(exclude={"scores"})}))
+        return
+    state = "promoted: it serves from now on" if verdict.promoted else "kept as a candidate"
+    print(f"{options.name} version {manifest.version} is {state}. {verdict.reason}")
+    print(f"Report, curves and card are in {folder}.")
+    if not verdict.promoted:
+        print(f"`python -m adapters promote {options.name}` lets it serve all the same.")
+
+
+def _promote(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.new import promote
+
+    print(f"{options.name} version {promote(desk.adapters, options.name)} serves from now on.")
 
 
 def _pretrain(desk: Desk, options: argparse.Namespace) -> None:

@@ -154,6 +154,17 @@ def _quantised(base: str, config: Any, arguments: dict[str, Any], cache: Path | 
     return model
 
 
+def keep_layout(model: Any) -> None:
+    """Has 4-bit layers keep their weights as they are stored: before the first forward pass of a process that trains.
+
+    On CPUs with AVX-512 BF16, bitsandbytes 0.50 lays them out anew in the first pass without gradients, in place; later
+    backward passes then read them wrongly, and training goes on with wrong gradients, in silence.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def _source_hash(base: str, config: Any) -> str:
     """Tells bases apart, and versions of one: by its files' names, sizes and times, or by its commit on the hub."""
     folder = Path(base)

@@ -24,7 +24,11 @@ class _Edge(BaseModel):
 
 
 class TrainingSettings(_Edge):
-    """The recipe's values; `training:` in adapter.yaml overrides single ones."""
+    """The recipe's values; `training:` in adapter.yaml overrides single ones (docs/training.md says what each does).
+
+    The loss on validation rows is taken `evaluations` times; after `patience` times without improvement training ends
+    (0: never), and the best weights are kept.
+    """
 
     r: int = Field(default=32, ge=1, le=256)
     lora_alpha: int = Field(default=64, ge=1, le=1024)
@@ -40,6 +44,12 @@ class TrainingSettings(_Edge):
     full_answers: float = Field(default=0.25, gt=0, le=1)
     opening_tokens: int = Field(default=10, ge=1, le=1024)
     seed: int = 20261
+    method: Literal["lora", "qlora"] = "lora"
+    rslora: bool = False
+    gradient_checkpointing: bool = False
+    packing: bool = False
+    evaluations: int = Field(default=8, ge=1, le=1000)
+    patience: int = Field(default=0, ge=0, le=100)
 
 
 class AdapterFile(_Edge):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,30 +62,36 @@ def dataset_hash(examples: Sequence[Example]) -> str:
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(training, validation): of every group of one completion, `share` of its rows, seeded by `seed`.
+    """(training, validation): `share` of the rows, seeded by `seed`.
 
-    Near-duplicate questions stay on one side. A completion keeps at least one question for training. The same rows and
-    seed give the same split.
+    Near-duplicate questions stay on one side. Other questions of answers that training has are held out; only where no
+    answer has two questions, whole pairs are. The same rows and seed give the same split.
     """
     ordered = sorted(examples, key=lambda row: (row.completion, row.prompt, row.before and row.before[-1].content))
     numbers = groups_of([row.prompt for row in ordered])
-    alike: dict[str, dict[int, list[Example]]] = {}
+    sizes = Counter(numbers)
+    of: dict[str, set[int]] = {}
     for row, number in zip(ordered, numbers, strict=True):
-        alike.setdefault(row.completion, {}).setdefault(number, []).append(row)
+        of.setdefault(row.completion, set()).add(number)
     chance = random.Random(seed)  # noqa: S311
     held: set[int] = set()
     trained: set[int] = set()
-    for groups in alike.values():
-        wanted = round(share * sum(map(len, groups.values())))
-        free = [number for number in chance.sample(list(groups), len(groups)) if number not in trained | held]
-        kept = len(groups.keys() & trained)
+    owed = 0.0
+    for own in of.values():
+        free = [number for number in chance.sample(sorted(own), len(own)) if number not in trained | held]
+        owed += share * sum(sizes[number] for number in free)
         for place, number in enumerate(free):
-            # The last question stays; a group of many copies must not be most of what is held out.
-            if len(groups[number]) <= wanted and (kept or place < len(free) - 1):
+            # An answer keeps a question for training.
+            if sizes[number] <= owed + 1e-9 and (place < len(free) - 1 or own & trained):
                 held.add(number)
-                wanted -= len(groups[number])
+                owed -= sizes[number]
             else:
                 trained.add(number)
+    if not held:
+        for number in chance.sample(sorted(trained), len(trained))[:-1]:
+            if sizes[number] <= owed + 1e-9:
+                held.add(number)
+                owed -= sizes[number]
     validation = [row for row, number in zip(ordered, numbers, strict=True) if number in held]
     training = [row for row, number in zip(ordered, numbers, strict=True) if number not in held]
     chance.shuffle(validation)
@@ -143,6 +150,16 @@ def token_rows(examples: Sequence[Example], tokenizer: Any, settings: TrainingSe
         chance.shuffle(epoch)
         batches += epoch
     return [row for batch in batches for row in batch]
+
+
+def plain_rows(examples: Sequence[Example], tokenizer: Any, most: int) -> list[TokenRow]:
+    """Every row as it is, with its whole answer; what does not fit `most` tokens is left out."""
+    rows = []
+    for row in examples:
+        ids, mask = encode_example(tokenizer, row.prompt, row.completion, row.before)
+        if len(ids) <= most:
+            rows.append(TokenRow(ids, [token if taken else -100 for token, taken in zip(ids, mask, strict=True)]))
+    return rows
 
 
 def disturb_prompt(prompt: str, noise: Noise, chance: random.Random) -> str:

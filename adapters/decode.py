@@ -70,7 +70,7 @@ class Decoder:
         self.manifest = base.manifest
         self.rows: list[Row] = []
         self.steps = 0
-        self._model, self._tokenizer = base.model, base.tokenizer
+        self._model, self.tokenizer = base.model, base.tokenizer
         embedding = base.model.get_input_embeddings().weight
         self._device = embedding.device
         self.like = embedding
@@ -101,7 +101,7 @@ class Decoder:
         grammar = self._grammars.grammar(sampling.schema) if sampling.schema else None
         prompt = self.prompt(messages, wanted)
         most = min(wanted, self.manifest.window - len(prompt))
-        writing = write_answer(self._tokenizer, prompt, most, self._stop, sampling, grammar, emit)
+        writing = write_answer(self.tokenizer, prompt, most, self._stop, sampling, grammar, emit)
         return _begun(Row(writing, adapter, len(prompt) + most))
 
     def fields(
@@ -112,13 +112,13 @@ class Decoder:
         emit: Emit,
     ) -> Row:
         """A row that fills fields, each with one of its choices; emits the values in order."""
-        writing = fill_fields(self._tokenizer, lambda room: self.prompt(messages, room), choices, emit)
+        writing = fill_fields(self.tokenizer, lambda room: self.prompt(messages, room), choices, emit)
         return _begun(Row(writing, adapter, self.manifest.window))
 
     def prompt(self, messages: Sequence[Message], wanted: int) -> list[int]:
         """The chat's ids, cut so that the answer fits the window too."""
         window = self.manifest.window
-        return fit_chat(self._tokenizer, messages, max(window - wanted, int(window * MIN_PROMPT_SHARE)))
+        return fit_chat(self.tokenizer, messages, max(window - wanted, int(window * MIN_PROMPT_SHARE)))
 
     # Who is in the batch
 
@@ -176,10 +176,15 @@ class Decoder:
 
     def replies(self, prompts: Sequence[str], adapter: AdapterWeights | None, wanted: int, at_once: int) -> list[Reply]:
         """The whole greedy answer to each prompt."""
-        steps: list[list[Step]] = [[] for _ in prompts]
+        return self.chat_replies([[Message("user", prompt)] for prompt in prompts], adapter, wanted, at_once)
+
+    def chat_replies(
+        self, chats: Sequence[Sequence[Message]], adapter: AdapterWeights | None, wanted: int, at_once: int
+    ) -> list[Reply]:
+        """The whole greedy answer to each chat."""
+        steps: list[list[Step]] = [[] for _ in chats]
         rows = [
-            self.answer([Message("user", prompt)], adapter, wanted, Sampling(), kept.append)
-            for prompt, kept in zip(prompts, steps, strict=True)
+            self.answer(chat, adapter, wanted, Sampling(), kept.append) for chat, kept in zip(chats, steps, strict=True)
         ]
         self.run(rows, at_once)
         return [

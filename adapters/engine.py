@@ -203,16 +203,18 @@ class Engine:
         values = list(Stream(request, self._check_alive))
         return dict(zip(fields, values, strict=True))
 
-    def refresh(self) -> None:
-        """Takes up what has changed in the adapters' folders, while others are served; returns before it is done.
+    def refresh(self, wait_s: float = 0.0) -> None:
+        """Takes up what has changed in the adapters' folders, while others are served; waits for it at most so long.
 
         A new version serves once it is read and checked; until then, and if it cannot be used, the one before does.
         """
         serving = self._serving
         if serving is not None and not self._stopped.is_set():
             found, refused = find_adapters(self._settings.shipped, self._settings.trained, self.base)
-            serving.errands.put(partial(serving.compare, found, refused))
+            done = threading.Event()
+            serving.errands.put(partial(serving.compare, found, refused, done))
             self._wake()
+            done.wait(wait_s)
 
     def close(self) -> None:
         """Stops the serving thread; waiting callers get an EngineError."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from desk.config import AdapterSettings
+
 
 @contextmanager
 def replacing(output: Path) -> Iterator[Path]:
@@ -23,3 +25,8 @@ def replacing(output: Path) -> Iterator[Path]:
         scratch.rename(output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def trained_folder(settings: AdapterSettings, name: str, *, promoted: bool) -> Path:
+    """Where trained weights lie: those that serve, or those that wait for somebody to let them."""
+    return (settings.trained if promoted else settings.trained.with_name("candidates")) / name

@@ -5,6 +5,7 @@ fills free places from the queue, and takes the batch one step further.
 """
 
 import queue
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -168,12 +169,13 @@ class Serving:
 
     # Adapters
 
-    def compare(self, found: Sequence[FoundAdapter], refused: Sequence[str]) -> None:
-        """Reads what is new in the adapters' folders, and forgets what is no longer there."""
+    def compare(self, found: Sequence[FoundAdapter], refused: Sequence[str], done: threading.Event) -> None:
+        """Reads what is new in the adapters' folders, and forgets what is no longer there; `done` once all is read."""
         self._catalogue.report(refused)
         for one in found:
             if not self._catalogue.knows(one):
                 self._start_reading(one)
+        self._reader.submit(self._hand_over, done.set)  # after what is read now, in the order of asking
         for gone in {one.manifest.name for one in self._catalogue.all()} - {one.manifest.name for one in found}:
             self._catalogue.remove(gone)
             self._residents.drop(gone, self.decoder)
@@ -184,10 +186,13 @@ class Serving:
                 arrived: AdapterWeights | Exception = read_adapter(found, self.decoder)
             except Exception as error:
                 arrived = error
-            self.errands.put(partial(self._arrived, found, arrived))
-            self._wake()
+            self._hand_over(partial(self._arrived, found, arrived))
 
         self._reader.submit(read)
+
+    def _hand_over(self, errand: Callable[[], None]) -> None:
+        self.errands.put(errand)
+        self._wake()
 
     def _arrived(self, found: FoundAdapter, arrived: AdapterWeights | Exception) -> None:
         """Takes in what was read, once it is seen to change answers; whoever waited for it goes on."""

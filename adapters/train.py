@@ -1,17 +1,18 @@
 """Trains one LoRA adapter of a desk: read it top to bottom.
 
-base (frozen, 16-bit rounded) -> LoRA on Phi-3's four fused projections -> TRL's SFTTrainer over noisy
-questions, loss on the answer alone -> adapter weights and manifest in a folder that appears when complete.
+base (frozen; 16-bit, or nf4 for QLoRA) -> LoRA on Phi-3's four fused projections -> TRL's SFTTrainer over noisy
+questions, loss on the answer alone, the best weights by validation loss -> adapter weights and manifest in a folder
+that appears when complete.
 """
 
 import contextlib
 import sys
-import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adapters.base import LoadedBase
+from adapters.base import LoadedBase, keep_layout
 from adapters.config import (
     TARGET_MODULES,
     AdapterFile,
@@ -21,12 +22,14 @@ from adapters.config import (
     read_manifest,
     write_manifest,
 )
-from adapters.dataset import Example, Split, dataset_hash, split, token_rows
-from adapters.errors import AdapterError, DatasetError
+from adapters.dataset import Example, Split, TokenRow, dataset_hash, plain_rows, split, token_rows
+from adapters.errors import AdapterError, BaseModelError, DatasetError
 from adapters.folders import replacing
 from adapters.greedy import greedy_replies
+from adapters.live import Live
 from adapters.prompts import Message, encode_chat
 from adapters.registry import SPLIT_FILE
+from adapters.run_folder import newest_checkpoint, run_folder
 from desk.config import AdapterSettings
 
 
@@ -39,24 +42,31 @@ def train_adapter(
     *,
     version: int = 1,
     threads: int = 2,
+    tracker: str = "none",
 ) -> AdapterManifest:
-    """The manifest of the adapter written to `output`, which is replaced only when training is complete."""
+    """The manifest of the adapter written to `output`, which is replaced only when training is complete.
+
+    A run that was killed goes on where its newest complete checkpoint stands. Raises DatasetError.
+    """
     import torch
 
     torch.set_num_threads(threads)
     settings = file.training
-    model = attach_lora(base.model, settings)
+    if settings.method == "qlora" and base.quantization != "nf4":
+        raise BaseModelError(f"QLoRA trains on a base in nf4, and {base.manifest.name} is held in {base.quantization}.")
     training, validation = split(examples, settings.validation, settings.seed)
-    run_sft(model, base.tokenizer, training, settings)
-    for parameter_name, value in model.named_parameters():
-        if value.requires_grad and not torch.isfinite(value).all():
-            raise DatasetError(f"training {name} diverged ({parameter_name} is not finite): lower learning_rate.")
-    scores = {"training_rows": float(len(training)), "validation_rows": float(len(validation))}
-    if validation:
-        scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
-    with replacing(output) as scratch:
-        write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation))
-        return save_adapter(scratch, model, name, file, examples, base, version, scores)
+    weights = [base.manifest.config_hash, base.manifest.weights_hash]
+    what = [settings.model_dump(), dataset_hash(examples), weights, version]
+    with run_folder(output, what) as folder:
+        model = attach_lora(base.model, settings)
+        live = run_sft(model, base.tokenizer, training, settings, folder, validation, tracker)
+        scores = {"training_rows": float(len(training)), "validation_rows": float(len(validation))}
+        if validation:
+            scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
+        with replacing(output) as scratch:
+            live.save(scratch)
+            write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation))
+            return save_adapter(scratch, model, name, file, examples, base, version, scores)
 
 
 def attach_lora(model: Any, settings: TrainingSettings) -> Any:
@@ -64,6 +74,7 @@ def attach_lora(model: Any, settings: TrainingSettings) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
+    keep_layout(model)
     torch.manual_seed(settings.seed)
     return get_peft_model(
         model,
@@ -74,51 +85,91 @@ def attach_lora(model: Any, settings: TrainingSettings) -> Any:
             lora_dropout=settings.lora_dropout,
             target_modules=list(TARGET_MODULES),
             bias="none",
+            use_rslora=settings.rslora,
         ),
     )
 
 
-def run_sft(model: Any, tokenizer: Any, examples: list[Example], settings: TrainingSettings) -> float:
-    """The mean training loss, after `settings.epochs` passes."""
-    from datasets import Dataset
+def run_sft(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    folder: Path,
+    validation: Sequence[Example] = (),
+    tracker: str = "none",
+) -> Live:
+    """The losses of `settings.epochs` passes over the rows; the model then has its best weights.
+
+    Checkpoints are kept in `folder`, one for each evaluation, and a run goes on from the newest complete one.
+    """
+    import torch
+    from datasets import Dataset, disable_progress_bars
+    from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
-    rows = Dataset.from_list([asdict(row) for row in token_rows(examples, tokenizer, settings)])
+    disable_progress_bars()
+    cpu = next(model.parameters()).device.type == "cpu"
+    if settings.packing and cpu:
+        raise DatasetError("training.packing needs FlashAttention on a GPU: else packed rows would read each other.")
+    rows = token_rows(examples, tokenizer, settings)
     steps = -(-len(rows) // settings.batch_size)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = SFTTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=rows,
-            args=SFTConfig(
-                output_dir=scratch,
-                num_train_epochs=1,
-                per_device_train_batch_size=settings.batch_size,
-                # The rows come in batches of like length already, in seeded order.
-                train_sampling_strategy="sequential",
-                learning_rate=settings.learning_rate,
-                lr_scheduler_type="cosine",
-                warmup_steps=round(settings.warmup * steps),
-                weight_decay=settings.weight_decay,
-                max_length=settings.max_tokens,
-                max_grad_norm=1.0,
-                # A NaN in the loss must show, not be averaged away.
-                logging_nan_inf_filter=False,
-                logging_steps=50,
-                save_strategy="no",
-                report_to="none",
-                gradient_checkpointing=False,
-                bf16=False,
-                use_cpu=next(model.parameters()).device.type == "cpu",
-                seed=settings.seed,
-            ),
-        )
-        # The trainer prints its losses; standard output belongs to --json.
-        with contextlib.redirect_stdout(sys.stderr):
-            return float(trainer.train().training_loss)
+    every = max(1, steps // settings.evaluations)
+    held = plain_rows(validation, tokenizer, settings.max_tokens)
+    live = Live(sum(len(row.input_ids) for row in rows))
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=_dataset(Dataset, rows),
+        eval_dataset=_dataset(Dataset, held) if held else None,
+        callbacks=[live, *([EarlyStoppingCallback(settings.patience)] if settings.patience and held else [])],
+        args=SFTConfig(
+            output_dir=str(folder),
+            num_train_epochs=1,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=settings.batch_size,
+            # The rows come in batches of like length already, in seeded order.
+            train_sampling_strategy="sequential",
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=round(settings.warmup * steps),
+            weight_decay=settings.weight_decay,
+            max_length=settings.max_tokens,
+            max_grad_norm=1.0,
+            # A NaN in the loss must show, not be averaged away.
+            logging_nan_inf_filter=False,
+            logging_steps=max(1, min(50, every // 2)),
+            eval_strategy="steps" if held else "no",
+            eval_steps=every,
+            save_strategy="steps",
+            save_steps=every,
+            save_total_limit=2,
+            load_best_model_at_end=bool(held),
+            metric_for_best_model="eval_loss" if held else None,
+            packing=settings.packing,
+            report_to=tracker,
+            disable_tqdm=True,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            bf16=not cpu,
+            use_cpu=cpu,
+            seed=settings.seed,
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = newest_checkpoint(folder)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to --json
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    for name, value in model.named_parameters():
+        if value.requires_grad and not torch.isfinite(value).all():
+            raise DatasetError(f"Training diverged ({name} is not finite): lower training.learning_rate.")
+    return live
 
 
-def exact_share(model: Any, tokenizer: Any, examples: list[Example], max_tokens: int) -> float:
+def _dataset(kind: Any, rows: Sequence[TokenRow]) -> Any:
+    return kind.from_list([asdict(row) for row in rows])
+
+
+def exact_share(model: Any, tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> float:
     """Share of the examples whose greedy answer is exactly their completion."""
     prompts = [encode_chat(tokenizer, [*row.before, Message("user", row.prompt)], open_reply=True) for row in examples]
     replies = greedy_replies(model, tokenizer, prompts, max_tokens)

@@ -83,6 +83,16 @@ def fill_fields(
     return "stop"
 
 
+def read_answer(prompt: Sequence[int], answer: Sequence[int], note: Callable[[float], None]) -> Writing:
+    """Writes nothing: notes the log-probability of each token of an answer that is given."""
+    feed = Feed(0, prompt)
+    for place, token in enumerate(answer):
+        scores = yield feed
+        note(float(scores.logits.log_softmax(-1)[token]))
+        feed = Feed(len(prompt) + place, [token])
+    return "stop"
+
+
 def _follow(prompt: list[int], tokens: Mapping[str, list[int]], fed: list[int]) -> Generator[Feed, Scores, str]:
     """The choice whose tokens win wherever they part; equal tokens would be equal choices. `fed` is kept up to date."""
     left = dict(tokens)

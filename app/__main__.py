@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     ask.add_argument("question", help="the message, as it would be typed in the chat")
     ask.add_argument("--route", choices=["auto", "retrieval", "adapter", "both"], default="auto")
     ask.add_argument("--adapter", default=None, metavar="NAME", help="an adapter's name, or `base`")
+    ask.add_argument("--workflow", default=None, metavar="NAME", help="a workflow's name")
     ask.add_argument("--groups", default="", metavar="A,B", help="answer as for a member of these groups")
     ask.add_argument("--json", action="store_true", help="print the turn's events, one JSON object per line")
     ask.add_argument("--desk", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -91,6 +92,7 @@ def _ask(options: argparse.Namespace) -> int:
         collections=board.library.readable(frozenset(filter(None, map(str.strip, options.groups.split(","))))),
         route=None if options.route == "auto" else Route(options.route),
         adapter=options.adapter,
+        workflow=options.workflow,
     )
     code = 0
     board.start()
@@ -123,8 +125,11 @@ def _print_answer(event: "object") -> None:
         if part.fields:
             print("\n".join(f"{name}: {value}" for name, value in part.fields.items()) + "\n")
         print(part.text + "\n" * bool(answer.parts))
+        for start, end in part.unsupported:
+            print(f"  [no passage found says so] {' '.join(part.text[start:end].split())}")
     for word, option in zip(answer.clarify, options(answer.decision), strict=True) if answer.clarify else ():
         chosen = f" --adapter {option.adapter}" if option.adapter else ""
+        chosen += f" --workflow {option.workflow}" if option.workflow else ""
         print(f"  {word}: ask again with --route {option.route.value}{chosen}")
     lines = []
     for citation in answer.citations:

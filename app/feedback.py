@@ -26,7 +26,8 @@ class Way:
 
     @property
     def key(self) -> str:
-        return self.option.route.value + (f":{self.option.adapter}" if self.option.adapter else "")
+        name = self.option.adapter or self.option.workflow
+        return self.option.route.value + (f":{name}" if name else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,18 @@ def read_press(name: object, value: object) -> Press | None:
     return Press(int(place), str(name), rest)
 
 
-def option_of(decision: RouteDecision) -> RouteOption:
-    """The way that a decision took."""
-    return RouteOption(decision.route, decision.adapter, decision.workflow)
-
-
 def other_ways(ways: Sequence[Way], decision: RouteDecision) -> list[Way]:
     """The ways that an answer did not take."""
-    taken = option_of(decision)
-    return [
-        way
-        for way in ways
-        if way.option.route is not taken.route or (taken.route is Route.ADAPTER and way.option.adapter != taken.adapter)
-    ]
+    return [way for way in ways if not _is_taken(way.option, decision)]
+
+
+def _is_taken(option: RouteOption, decision: RouteDecision) -> bool:
+    """Whether a decision took this way; one without a workflow's name stands for all of them."""
+    if option.route is not decision.route:
+        return False
+    if option.route is Route.ADAPTER:
+        return option.adapter == decision.adapter
+    return option.workflow in (None, decision.workflow)
 
 
 def row_under(place: int, thumb: Thumb | None, ways: Sequence[Way]) -> str:

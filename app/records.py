@@ -19,7 +19,8 @@ from desk.errors import DeskError
 log = logging.getLogger(__name__)
 
 Kind = Literal["thumb", "override", "preference"]
-"""`thumb`: up or down on an answer; `override`: it was asked for again by another way; `preference`: which of two."""
+"""`thumb`: up or down on an answer; `override`: another way to answer was asked for, again or from the start;
+`preference`: which of two."""
 
 _CONNECT_S = 5
 """A database that does not answer within this time takes no record; nobody waits longer for it."""
@@ -43,7 +44,8 @@ class Feedback:
     """One opinion on one turn. `question` is the question as it was understood.
 
     `decided` is the way of the answer that the opinion is about; `chosen` the way that was asked for instead, or
-    preferred, and None for a thumb. `value` is `up` or `down`; `again`; `first` or `second`.
+    preferred, and None for a thumb. `value` is `up` or `down`; `again` or `control`; `first` or `second`. `control`:
+    the sender chose before there was an answer, and `decided` is the way that the router would have taken.
     """
 
     user: str

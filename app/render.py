@@ -233,4 +233,11 @@ def rendered(answer: Answer, asked: str, turn: str, titles: Mapping[str, str]) -
     if answer.fields is not None:
         html += fields_table(answer.fields, titles)
     closest = answer.related if answer.refused else ()
-    return html + answer_text(answer.text, answer.citations, turn, answer.unsupported, closest)
+    html += answer_text(answer.text, answer.citations, turn, answer.unsupported, closest)
+    return html + (note(unsupported_words(len(answer.unsupported))) if answer.unsupported else "")
+
+
+def unsupported_words(sentences: int) -> str:
+    """What is said of so many marked sentences, one at least."""
+    what = "1 sentence is" if sentences == 1 else f"{sentences} sentences are"
+    return f"{what} marked: no passage found says so."

@@ -50,9 +50,9 @@ from chains.turn import (
     Turn,
 )
 from chains.utterances import Utterances, cached_vectors, gather_utterances
-from chains.workflow import look_up, run_workflow
+from chains.workflow import LookUp, look_up, run_workflow
 from desk.config import ChainSettings
-from index.document import NO_GROUPS
+from index.document import NO_GROUPS, SearchResult
 from index.embed import Embedder
 from index.errors import LibraryError
 from index.library import Library
@@ -203,6 +203,10 @@ class Assistant:
 
         return split(turn, prepare)
 
+    def prepare(self, turn: Turn) -> Prepared:
+        """The turn as it is understood, searched and routed, whatever its intents; nothing is answered."""
+        return self._prepare(turn, Clock.start(), _remembering(self._embed))
+
     def _check(self, turn: Turn) -> None:
         """Raises TurnError for a message that is not answered at all."""
         if not turn.question.strip():
@@ -215,14 +219,15 @@ class Assistant:
 
     def _prepare(self, turn: Turn, clock: Clock, embed: Embed) -> Prepared:
         """The turn with its route; `embed` remembers what it embedded of the turn before."""
-        understood = condense(turn.question, turn.history, partial(self.compare, embed, turn.collections))
+        k = self.settings.passages
+        look = _looking_once(partial(look_up, self.library, embed, k=k, collections=turn.collections))
+        understood = condense(turn.question, turn.history, partial(self.compare, embed, look))
         clock.lap("condense")
         vector = vector_of(embed, understood)
         clock.lap("embed")
-        k = self.settings.passages
-        found, ordered = look_around(self.library, embed, understood, vector, k, turn.collections)
+        found, ordered = look_around(self.library, look, embed, understood, vector, k, turn.collections)
         clock.lap("search")
-        given = RouterInput(vector, found, ordered, turn.route, turn.adapter)
+        given = RouterInput(vector, found, ordered, turn.route, turn.adapter, turn.workflow)
         decision = _about_itself(turn) or self._decide.invoke(given)
         clock.lap("route")
         return Prepared(turn, understood.standalone, vector, found, decision)
@@ -238,13 +243,13 @@ class Assistant:
             log.warning("no related documents: %s", error)  # the answer stands without them
             return ()
 
-    def compare(self, embed: Embed, collections: frozenset[str], message: str, previous: str) -> Closeness:
+    def compare(self, embed: Embed, look: LookUp, message: str, previous: str) -> Closeness:
         """How near a message is by itself to what the desk knows, and to the question before it."""
         own, before = embed([message, previous])
-        found, ordered = look_up(self.library, embed, message, own, self.settings.passages, collections)
+        found, ordered = look(message, own)
         chances = self.router.decide(RouterInput(own, found, ordered)).probabilities
         handled = chances[Route.ADAPTER] + chances[Route.BOTH]
-        passage = self.library.nearness(own, collections)
+        passage = max((hit.similarity for hit in found.hits), default=0.0)
         return Closeness(passage, self.router.nearest(own), float(own @ before), chances[Route.NONE], handled)
 
     def _facts(self, turn: Turn) -> Facts:
@@ -301,9 +306,21 @@ def _remembering(embed: Embed) -> Embed:
     return once
 
 
+def _looking_once(look: LookUp) -> LookUp:
+    """`look` for one turn, in which a message that stands alone is looked up to understand it and to answer it."""
+    known: dict[str, tuple[SearchResult, bool]] = {}
+
+    def once(message: str, vector: Vectors) -> tuple[SearchResult, bool]:
+        if message not in known:
+            known[message] = look(message, vector)
+        return known[message]
+
+    return once
+
+
 def _about_itself(turn: Turn) -> RouteDecision | None:
     """The decision for a question about the assistant itself; None for every other, and where the sender chose."""
-    if turn.route is not None or turn.adapter is not None or not asks_about_the_assistant(turn.question):
+    if turn.route or turn.adapter or turn.workflow or not asks_about_the_assistant(turn.question):
         return None
     sure = {route: float(route is Route.NONE) for route in Route}
     return RouteDecision(Route.NONE, None, None, sure, "what I am and what I can do", own=True)

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chains.support import LEANS, known_names, supports
 from chains.turn import Citation
 from index.chunk import sentences
 from index.document import Document, ScoredPassage
@@ -14,7 +15,7 @@ from index.document import Document, ScoredPassage
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 SUPPORT = 0.6
-"""Cosine from which a passage's sentence supports an answer's sentence; below it the sentence is marked."""
+"""Cosine from which a passage's sentence may support an answer's sentence; below it the sentence is marked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +106,46 @@ def split_codes(pieces: Iterator[str], known: Mapping[str, int]) -> Iterator[str
 
 
 def attribute(answer: str, hits: Sequence[ScoredPassage], embed: Embed) -> tuple[list[Citation], list[tuple[int, int]]]:
-    """Each sentence of the answer with the passage sentence that supports it, and the unsupported spans."""
+    """Each sentence of the answer with the passage sentence that supports it, and the unsupported spans.
+
+    What supports is the nearest that states the same amounts, dates and names, and denies the same
+    (`chains/support.py`).
+    """
     said = sentences(answer)
-    candidates = [(hit, start, end) for hit in hits for start, end in sentences(hit.passage.text, hit.passage.start)]
-    if not said or not candidates:
+    sources = [source for hit in hits for source in _sources(hit)]
+    if not said or not sources:
         return [], list(said)
-    sources = [Quote(hit, start, end, 0.0).text for hit, start, end in candidates]
-    vectors = embed([answer[start:end] for start, end in said] + sources)
+    vectors = embed([answer[start:end] for start, end in said] + [source.quote.text for source in sources])
     similarity = vectors[: len(said)] @ vectors[len(said) :].T
+    names = known_names([hit.passage.text for hit in hits])
     citations: list[Citation] = []
     unsupported: list[tuple[int, int]] = []
     numbers: dict[str, int] = {}
     for row, (start, end) in zip(similarity, said, strict=True):
-        best = int(row.argmax())
-        if row[best] < SUPPORT:
+        near = [int(place) for place in np.argsort(-row, kind="stable") if row[place] >= SUPPORT]
+        text = answer[start:end]
+        best = next((n for n in near if supports(text, sources[n].quote.text, sources[n].around, names)), None)
+        if best is None:
             unsupported.append((start, end))
             continue
-        hit, source_start, source_end = candidates[best]
-        number = numbers.setdefault(hit.passage.id, len(numbers) + 1)
-        quote = Quote(hit, source_start, source_end, float(row[best]))
+        quote = replace(sources[best].quote, score=float(row[best]))
+        number = numbers.setdefault(quote.hit.passage.id, len(numbers) + 1)
         citations.append(cite(number, quote, start, end))
     return citations, unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A sentence of a passage; `around` are its headings, and the sentence before it if it leans on that."""
+
+    quote: Quote
+    around: str
+
+
+def _sources(hit: ScoredPassage) -> Iterator[_Source]:
+    before = ""
+    for start, end in sentences(hit.passage.text, hit.passage.start):
+        quote = Quote(hit, start, end, 0.0)
+        leaned_on = before if LEANS.match(quote.text) else ""
+        yield _Source(quote, f"{hit.title}\n{hit.passage.section}\n{leaned_on}")
+        before = quote.text

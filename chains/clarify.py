@@ -11,7 +11,7 @@ def options(decision: RouteDecision) -> tuple[RouteOption, ...]:
 
     A choice of the sender is never questioned, and a refusal is no option.
     """
-    first = RouteOption(decision.route, decision.adapter, decision.workflow)
+    first = decision.option
     second = decision.alternative
     if decision.forced or second is None or Route.NONE in (first.route, second.route) or first == second:
         return ()
@@ -43,7 +43,7 @@ def which_one(choices: Sequence[RouteOption], titles: Mapping[str, str]) -> str:
 
 def with_choice(turn: Turn, option: RouteOption) -> Turn:
     """The turn with that option chosen by its sender."""
-    return replace(turn, route=option.route, adapter=option.adapter, may_ask=False)
+    return replace(turn, route=option.route, adapter=option.adapter, workflow=option.workflow, may_ask=False)
 
 
 def take_reply(turn: Turn, titles: Mapping[str, str]) -> Turn:
@@ -57,7 +57,7 @@ def take_reply(turn: Turn, titles: Mapping[str, str]) -> Turn:
     for option in last.options:
         if said == _plain(label(option, titles)):
             asked = replace(turn, question=last.question, history=turn.history[:-1], may_ask=False)
-            return asked if turn.route or turn.adapter else with_choice(asked, option)
+            return asked if turn.route or turn.adapter or turn.workflow else with_choice(asked, option)
     kept = tuple(past for past in turn.history if not past.options or said != _plain(past.question))
     return replace(turn, history=kept, may_ask=turn.may_ask and len(kept) == len(turn.history))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from chains.citations import Embed
 from chains.condense import Understood
 from chains.retrieval import search_in_force
-from chains.workflow import look_up
+from chains.workflow import LookUp
 from index.document import ScoredPassage, SearchResult
 from index.lexical import query_terms
 from index.library import Library
@@ -50,12 +50,18 @@ def vector_of(embed: Embed, understood: Understood) -> Vector:
 
 
 def look_around(
-    library: Library, embed: Embed, understood: Understood, vector: Vector, k: int, collections: frozenset[str]
+    library: Library,
+    look: LookUp,
+    embed: Embed,
+    understood: Understood,
+    vector: Vector,
+    k: int,
+    collections: frozenset[str],
 ) -> tuple[SearchResult, bool]:
-    """What the library says of a message in its conversation; and whether an order precedes it, as in `look_up`."""
+    """What the library says of a message in its conversation; and whether an order precedes it, as `look` says."""
     follows = understood.follows
     if not follows:
-        return look_up(library, embed, understood.message, vector, k, collections)
+        return look(understood.message, vector)
     message, condensed, place = embed([understood.message, understood.condensed, understood.place])
 
     def read(text: str, vector: Vector) -> SearchResult:
@@ -77,7 +83,7 @@ def look_around(
     known = sum(one.found.known_terms * one.weight for one in readings if not one.is_place)
     new = set(query_terms(understood.message))
     weights = {term: rarity * (NEW_WORDS if term in new else follows) for term, rarity in meant.term_weights.items()}
-    return SearchResult(tuple(_blended(readings)[:k]), known, weights, meant.older), False
+    return SearchResult(tuple(_blended(readings, k)), known, weights, meant.older), False
 
 
 def _between(one: Vector, other: Vector, share: float) -> Vector:
@@ -87,23 +93,26 @@ def _between(one: Vector, other: Vector, share: float) -> Vector:
     return unit
 
 
-def _blended(readings: Sequence[_Reading]) -> list[ScoredPassage]:
-    """The passages of all readings by their weighted scores, best first.
+def _blended(readings: Sequence[_Reading], k: int) -> list[ScoredPassage]:
+    """The `k` best passages of all readings by their weighted scores, best first.
 
     One that a reading did not put forward has the score of the last that it did.
     """
     hits = [{hit.passage.id: hit for hit in one.found.hits} for one in readings]
     least = [min((hit.score for hit in one.found.hits), default=0.0) for one in readings]
     total = sum(one.weight for one in readings)
-    blended = []
+    scores = {}
     for passage in dict.fromkeys(passage for found in hits for passage in found):
         score = sum(
             one.weight * (found[passage].score if passage in found else low)
             for one, found, low in zip(readings, hits, least, strict=True)
         )
-        there = [(found[passage], one) for one, found in zip(readings, hits, strict=True) if passage in found]
-        blended.append(_mean(there, score / total))
-    return sorted(blended, key=lambda hit: -hit.score)
+        scores[passage] = score / total
+    best = sorted(scores, key=lambda passage: -scores[passage])[:k]
+    return [
+        _mean([(found[one], by) for by, found in zip(readings, hits, strict=True) if one in found], scores[one])
+        for one in best
+    ]
 
 
 def _mean(found: Sequence[tuple[ScoredPassage, _Reading]], score: float) -> ScoredPassage:

@@ -44,6 +44,7 @@ class RouterInput:
     ordered: bool = False
     route: Route | None = None
     adapter: str | None = None
+    workflow: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

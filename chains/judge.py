@@ -9,8 +9,8 @@ with the kind of answer that is asked for. `python -m evaluation judge` fitted i
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from chains.classify import softmax
+from chains.refusal import Found, RefusalHead, content_tokens, refusal_features
 from index.chunk import embedded_text, sentences
 from index.document import ScoredPassage, SearchResult
-from index.lexical import stem, words_of
+from index.lexical import stem, text_terms, words_of
 from index.token_vectors import TokenReader
 
 Floats = NDArray[np.float32]
@@ -28,6 +29,7 @@ WEIGHTS = Path(__file__).with_name("judge.safetensors")
 REMEMBERED = 1500
 """Passages whose token vectors are kept, about 100 kB each: reading one takes 10 ms."""
 _FACTOR = "lora."
+_REFUSAL = "refusal."
 SHARPNESS = 8.0
 """What a question token's importance is multiplied by before the softmax."""
 
@@ -73,71 +75,129 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Of each hit the probability of each of its sentences to be what answers; with `none`'s they sum to 1."""
+    """Of each hit the probability of each of its sentences to be what answers; with `none`'s they sum to 1.
+
+    `unanswered` is how likely nothing found answers, by what it lacks too (`chains/refusal.py`).
+    """
 
     sentences: tuple[Floats, ...]
     none: float
+    unanswered: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """What of a sentence is the same for every question: its terms, how many words, and which kinds it could answer."""
+
+    terms: frozenset[str]
+    words: int
+    number: bool
+    date: bool
+    name: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
     """A passage's token vectors, (n, 384), and where each of its sentences begins among them, (sentences,).
 
-    A sentence that was not read begins behind the end.
+    A sentence that was not read begins behind the end. `terms` are those of the passage, its title and its headings.
     """
 
     vectors: Floats
     begins: NDArray[np.int64]
+    sentences: tuple[_Sentence, ...]
+    terms: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A question beside its hits: the weight of each of its tokens, where these begin, and per hit the cosine of the
+    nearest token in each sentence, (tokens, sentences), and in what stands before the first, (tokens,)."""
+
+    weights: Floats
+    starts: NDArray[np.int64]
+    passages: tuple[_Read, ...]
+    nearest: tuple[Floats, ...]
+    before: tuple[Floats, ...]
 
 
 class Judge:
     """Judges sentences; safe to call from many threads."""
 
-    def __init__(self, reader: TokenReader, head: Head) -> None:
+    def __init__(self, reader: TokenReader, head: Head, refusal: RefusalHead) -> None:
         self._reader = reader
         self._head = head
-        self._passages: OrderedDict[str, _Read] = OrderedDict()
+        self._refusal = refusal
+        self._passages: OrderedDict[tuple[str, str, str], _Read] = OrderedDict()
         self._lock = threading.Lock()
 
     def judge(self, question: str, found: SearchResult) -> Judgement:
-        """How likely each sentence of the hits is to answer."""
-        if not found.hits:
-            return Judgement((), 1.0)
-        head = self._head
-        rows = (self.features(question, found) - head.mean) / head.deviation
-        odds = softmax(np.append(rows @ head.weights, head.none)).astype(np.float32)
-        ends = np.cumsum([len(hit.sentences) for hit in found.hits])
-        return Judgement(tuple(np.split(odds[:-1], ends[:-1])), float(odds[-1]))
+        """How likely each sentence of the hits is to answer, and how likely none is."""
+        judgement, looked = self._judged(question, found)
+        if looked is None:
+            return judgement
+        values = _lacks(question, found, judgement, looked)
+        return replace(judgement, unanswered=self._refusal.chance(values))
 
     def features(self, question: str, found: SearchResult) -> Floats:
         """(sentences of all hits, FEATURES), float32."""
-        asked = self._reader.read([question])[0].vectors
-        weights = softmax(asked @ self._head.importance * SHARPNESS).astype(np.float32)
-        kinds = _kinds_asked(question)
-        best = found.hits[0].score
-        blocks = [
-            _features_of(hit, rank, best, _likeness(asked, weights, read), found.term_weights, kinds)
-            for rank, (hit, read) in enumerate(zip(found.hits, self._read(found.hits), strict=True))
-        ]
-        return np.concatenate(blocks).astype(np.float32)
+        return _features(question, found, self._look(question, found.hits))
+
+    def lacks(self, question: str, found: SearchResult) -> Floats | None:
+        """(REFUSAL_FEATURES,), float32; None where nothing was found."""
+        judgement, looked = self._judged(question, found)
+        return _lacks(question, found, judgement, looked) if looked else None
+
+    def _judged(self, question: str, found: SearchResult) -> tuple[Judgement, _Looked | None]:
+        """By the sentences alone; None where there are none."""
+        looked = self._look(question, found.hits) if found.hits else None
+        if looked is None or not any(read.sentences for read in looked.passages):
+            return Judgement(tuple(np.zeros(0, dtype=np.float32) for _ in found.hits), 1.0, 1.0), None
+        head = self._head
+        rows = (_features(question, found, looked) - head.mean) / head.deviation
+        odds = softmax(np.append(rows @ head.weights, head.none)).astype(np.float32)
+        ends = np.cumsum([len(read.sentences) for read in looked.passages])
+        none = float(odds[-1])
+        return Judgement(tuple(np.split(odds[:-1], ends[:-1])), none, none), looked
+
+    def _look(self, question: str, hits: Sequence[ScoredPassage]) -> _Looked:
+        asked = self._reader.read([question])[0]
+        weights = softmax(asked.vectors @ self._head.importance * SHARPNESS).astype(np.float32)
+        passages = self._read(hits)
+        cosines = [asked.vectors @ read.vectors.T for read in passages]
+        pairs = list(zip(cosines, passages, strict=True))
+        return _Looked(
+            weights,
+            asked.starts,
+            tuple(passages),
+            tuple(_nearest(cosine, read.begins) for cosine, read in pairs),
+            tuple(
+                cosine[:, : read.begins[0] if len(read.begins) else 0].max(1, initial=-1.0) for cosine, read in pairs
+            ),
+        )
 
     def _read(self, hits: Sequence[ScoredPassage]) -> list[_Read]:
-        texts = [embedded_text(hit.title, hit.passage.section, hit.passage.text) for hit in hits]
+        keys = [(hit.title, hit.passage.section, hit.passage.text) for hit in hits]
         with self._lock:
-            known = {text: self._passages[text] for text in texts if text in self._passages}
-            for text in known:
-                self._passages.move_to_end(text)
-        new = [place for place, text in enumerate(texts) if text not in known]
-        for place, tokens in zip(new, self._reader.read([texts[place] for place in new], exact=False), strict=True):
-            text, passage = texts[place], hits[place].passage
-            spans = sentences(passage.text, len(text) - len(passage.text))
-            begins = np.searchsorted(tokens.starts[1:-1], [start for start, _ in spans])
-            known[text] = _Read(tokens.vectors[1:-1].copy(), begins)  # not a view of the whole batch
+            known = {key: self._passages[key] for key in keys if key in self._passages}
+            for key in known:
+                self._passages.move_to_end(key)
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        texts = [embedded_text(*key) for key in new]
+        for key, text, tokens in zip(new, texts, self._reader.read(texts, exact=False), strict=True):
+            spans = sentences(text[len(text) - len(key[2]) :])
+            begins = np.searchsorted(tokens.starts[1:-1], [len(text) - len(key[2]) + start for start, _ in spans])
+            known[key] = _Read(
+                tokens.vectors[1:-1].copy(),  # not a view of the whole batch
+                begins,
+                tuple(_sentence(key[2][start:end]) for start, end in spans),
+                text_terms("\n".join(key)),
+            )
         with self._lock:
             self._passages.update(known)
             while len(self._passages) > REMEMBERED:
                 self._passages.popitem(last=False)
-        return [known[text] for text in texts]
+        return [known[key] for key in keys]
 
 
 def open_judge(models: Path, threads: int, weights: Path = WEIGHTS) -> Judge:
@@ -149,29 +209,70 @@ def open_judge(models: Path, threads: int, weights: Path = WEIGHTS) -> Judge:
         if name.startswith(_FACTOR)
     }
     head = Head(stored["importance"], stored["mean"], stored["deviation"], stored["weights"], float(stored["none"][0]))
-    return Judge(TokenReader(models, factors, threads), head)
+    mean, deviation, refusing, bias = (stored[f"{_REFUSAL}{name}"] for name in ("mean", "deviation", "weights", "bias"))
+    refusal = RefusalHead(mean, deviation, refusing, float(bias[0]))
+    return Judge(TokenReader(models, factors, threads), head, refusal)
 
 
-def write_judge(factors: Mapping[str, Floats], head: Head, weights: Path = WEIGHTS) -> None:
+def write_judge(factors: Mapping[str, Floats], head: Head, refusal: RefusalHead, weights: Path = WEIGHTS) -> None:
     """Puts fitted weights where `open_judge` reads them; the factors in half precision."""
     tensors = {f"{_FACTOR}{name}": values.astype(np.float16) for name, values in factors.items()}
     rows = {name: getattr(head, name).astype(np.float32) for name in ("importance", "mean", "deviation", "weights")}
-    save_file({**tensors, **rows, "none": np.array([head.none], dtype=np.float32)}, weights)
+    rows["none"] = np.array([head.none], dtype=np.float32)
+    save_file({**tensors, **rows, **_rows(refusal)}, weights)
 
 
-def _likeness(asked: Floats, weights: Floats, read: _Read) -> Floats:
-    """(sentences,): the weighed mean over the question's tokens of the cosine of the nearest token in each sentence."""
-    likeness = np.full(len(read.begins), -1.0, dtype=np.float32)
-    lengths = np.diff(np.append(read.begins, len(read.vectors)))
+def write_refusal(refusal: RefusalHead, weights: Path = WEIGHTS) -> None:
+    """Puts another refusal head beside the fitted weights that are there."""
+    save_file({**load_file(weights), **_rows(refusal)}, weights)
+
+
+def _rows(refusal: RefusalHead) -> dict[str, Floats]:
+    rows = {name: getattr(refusal, name).astype(np.float32) for name in ("mean", "deviation", "weights")}
+    rows["bias"] = np.array([refusal.bias], dtype=np.float32)
+    return {f"{_REFUSAL}{name}": values for name, values in rows.items()}
+
+
+def _nearest(cosine: Floats, begins: NDArray[np.int64]) -> Floats:
+    """(tokens, sentences): of a question's tokens the cosine of the nearest token in each sentence, -1 if unread."""
+    nearest = np.full((len(cosine), len(begins)), -1.0, dtype=np.float32)
+    lengths = np.diff(np.append(begins, cosine.shape[1]))
     inside = np.flatnonzero(lengths > 0)
     if inside.size:
-        nearest = np.maximum.reduceat(asked @ read.vectors.T, read.begins[inside], axis=1)
-        likeness[inside] = weights @ nearest
-    return likeness
+        nearest[:, inside] = np.maximum.reduceat(cosine, begins[inside], axis=1)
+    return nearest
 
 
-def _kinds_asked(question: str) -> tuple[bool, ...]:
-    return tuple(bool(kind.search(question)) for kind in (_ASKS_NUMBER, _ASKS_DATE, _ASKS_WHO, _ASKS_WHERE))
+def _sentence(text: str) -> _Sentence:
+    words = words_of(text)
+    number, date, name = (bool(kind.search(text)) for kind in (_NUMBER, _DATE, _NAME))
+    return _Sentence(frozenset(map(stem, words)), len(words), number, date, name)
+
+
+def _lacks(question: str, found: SearchResult, judgement: Judgement, looked: _Looked) -> Floats:
+    """(REFUSAL_FEATURES,) of the likeliest sentence."""
+    number = int(np.argmax([odds.max(initial=0.0) for odds in judgement.sentences]))
+    place = int(judgement.sentences[number].argmax())
+    read, nearest = looked.passages[number], looked.nearest[number]
+    beside = Found(
+        sentence=nearest[:, place],
+        passage=np.maximum(nearest.max(1), looked.before[number]),
+        sentence_terms=read.sentences[place].terms,
+        passage_terms=read.terms,
+        anywhere=frozenset[str]().union(*(passage.terms for passage in looked.passages)),
+    )
+    content = content_tokens(question, looked.starts)
+    return refusal_features(judgement.none, beside, looked.weights, content, found.term_weights)
+
+
+def _features(question: str, found: SearchResult, looked: _Looked) -> Floats:
+    kinds = tuple(bool(kind.search(question)) for kind in (_ASKS_NUMBER, _ASKS_DATE, _ASKS_WHO, _ASKS_WHERE))
+    best = found.hits[0].score
+    blocks = [
+        _features_of(hit, rank, best, looked.weights @ nearest, read.sentences, found.term_weights, kinds)
+        for rank, (hit, read, nearest) in enumerate(zip(found.hits, looked.passages, looked.nearest, strict=True))
+    ]
+    return np.concatenate(blocks).astype(np.float32)
 
 
 def _features_of(
@@ -179,35 +280,28 @@ def _features_of(
     rank: int,
     best: float,
     likeness: Floats,
+    spoken: Sequence[_Sentence],
     term_weights: Mapping[str, float],
     kinds: tuple[bool, ...],
 ) -> Floats:
     number, date, who, where = kinds
     total = sum(term_weights.values()) or 1.0
     rows = []
-    before: set[str] = set()
+    before: Set[str] = frozenset()
     padded = np.concatenate([[0.0], likeness, [0.0]])
-    for place, (start, end) in enumerate(sentences(hit.passage.text)):
-        text = hit.passage.text[start:end]
-        words = words_of(text)
-        terms = {term for term in map(stem, words) if term in term_weights}
-        names = bool(_NAME.search(text))
+    for place, one in enumerate(spoken):
+        terms = one.terms & term_weights.keys()
         rows.append(
             (
                 *(padded[place + 1], padded[place], padded[place + 2], hit.sentences[place]),
                 *(_weight(terms, term_weights) / total, _weight(terms | before, term_weights) / total, hit.coverage),
-                *(hit.score / best if best > 0 else 0.0, rank, place == 0, np.log1p(len(words))),
-                *(
-                    number and bool(_NUMBER.search(text)),
-                    date and bool(_DATE.search(text)),
-                    who and names,
-                    where and names,
-                ),
+                *(hit.score / best if best > 0 else 0.0, rank, place == 0, np.log1p(one.words)),
+                *(number and one.number, date and one.date, who and one.name, where and one.name),
             )
         )
         before = terms
     return np.array(rows, dtype=np.float32).reshape(-1, len(FEATURES))
 
 
-def _weight(terms: set[str], weights: Mapping[str, float]) -> float:
+def _weight(terms: Set[str], weights: Mapping[str, float]) -> float:
     return sum(weights[term] for term in terms)

@@ -87,7 +87,7 @@ class Router:
         """The route, with its probabilities and the reason in words. A choice of the sender always wins."""
         read = self._first.read(given)
         probabilities = self._route_probabilities(read)
-        if given.route is not None or given.adapter is not None:
+        if given.route or given.adapter or given.workflow:
             return self._chosen(given, read, probabilities)
         return self._decided(given, read, probabilities)
 
@@ -147,7 +147,7 @@ class Router:
             self._level = level_for(self._settings.out_of_scope_recall, self._judged[targets == outside, outside])
 
     def _chosen(self, given: RouterInput, read: Read, probabilities: dict[Route, float]) -> RouteDecision:
-        route = given.route or Route.ADAPTER
+        route = given.route or (Route.ADAPTER if given.adapter else Route.BOTH)
         adapter = workflow = None
         if route is Route.ADAPTER:
             adapter = given.adapter or self._first.best(read, route)
@@ -156,14 +156,20 @@ class Router:
             what = "the base model" if adapter == BASE_MODEL else adapter
             reason = f"You chose {what}" if given.adapter else f"You chose Adapter; {adapter} is nearest"
         elif route is Route.BOTH:
-            workflow = self._first.best(read, route)
+            workflow = given.workflow or self._first.best(read, route)
             if workflow is None:
                 raise TurnError("This desk has no workflow. Choose Documents or Adapter instead.")
-            reason = f"You chose Both; workflow {self._titles.get(workflow, workflow)}"
+            if given.workflow and given.workflow not in self._titles:
+                known = ", ".join(sorted(self._titles)) or "none"
+                raise TurnError(f"There is no workflow {workflow!r} here: choose one of these: {known}.")
+            title = self._titles.get(workflow, workflow)
+            reason = f"You chose {title}" if given.workflow else f"You chose Both; workflow {title}"
         else:
             reason = f"You chose Documents; {strong_words(given.found.hits)}"
-        options = self._options(probabilities, read)
-        return RouteDecision(route, adapter, workflow, probabilities, reason, forced=True, options=options)
+        own = self._decided(given, read, probabilities)
+        return RouteDecision(
+            *(route, adapter, workflow, probabilities, reason), forced=True, options=own.options, instead=own.option
+        )
 
     def _route_probabilities(self, read: Read) -> dict[Route, float]:
         if self._second is None:

@@ -19,7 +19,8 @@ def split(turn: Turn, prepare: Callable[[Turn], tuple[Prepared, Clock]]) -> list
     Two neighbours are parted when the second can be understood alone, both can be answered, and they are about
     different things. A chosen adapter gets the whole message; chosen documents are asked for each part.
     """
-    cut = pieces(turn.question) if turn.adapter is None and turn.route in (None, Route.RETRIEVAL) else ()
+    chosen = turn.adapter or turn.workflow
+    cut = pieces(turn.question) if chosen is None and turn.route in (None, Route.RETRIEVAL) else ()
     if not cut:
         return []
     known: dict[Piece, tuple[Prepared, Clock]] = {}

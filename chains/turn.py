@@ -42,7 +42,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message and what its sender chose. `route` and `adapter` are None for Auto.
+    """One message and what its sender chose. `route`, `adapter` and `workflow` are None for Auto.
 
     `may_ask` says whether the turn may end with a clarifying question: no question is put twice.
     """
@@ -51,6 +51,7 @@ class Turn:
     history: tuple[Exchange, ...] = ()
     route: Route | None = None
     adapter: str | None = None
+    workflow: str | None = None
     collections: frozenset[str] = frozenset({DESK_COLLECTION})
     user: str = "local"
     may_ask: bool = True
@@ -62,7 +63,7 @@ class RouteDecision:
 
     `options` are all ways to answer with their probabilities, likeliest first; they sum to 1 as well.
     `alternative` is set when the turn is ambiguous: another option was about as likely. `own` says that the assistant
-    answers itself, about itself.
+    answers itself, about itself. `instead` is what would have been decided if the sender had not chosen (`forced`).
     """
 
     route: Route
@@ -74,6 +75,12 @@ class RouteDecision:
     alternative: RouteOption | None = None
     options: tuple[tuple[RouteOption, float], ...] = ()
     own: bool = False
+    instead: RouteOption | None = None
+
+    @property
+    def option(self) -> RouteOption:
+        """The way to answer that was decided on."""
+        return RouteOption(self.route, self.adapter, self.workflow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,7 @@ class Answer:
             "refused": self.refused,
             "clarify": list(self.clarify) or None,
             "citations": [citation.to_json() for citation in self.citations],
+            "unsupported": [list(span) for span in self.unsupported],
             "fields": dict(self.fields) if self.fields is not None else None,
             "parts": [{"heading": part.heading, **part.to_json()} for part in self.parts] or None,
             "timings_ms": {name: round(ms, 2) for name, ms in self.timings_ms.items()},

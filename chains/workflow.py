@@ -1,7 +1,7 @@
 """The workflow chain: the adapter fills the fields, the documents support the drafted reply."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +34,10 @@ def ticket_text(message: str) -> str:
     """The ticket without the order in front of it ("Sort this ticket: ..."); the message if nothing is left."""
     rest = _ORDER.sub("", message, count=1).strip()
     return rest or message.strip()
+
+
+LookUp = Callable[[str, NDArray[np.float32]], tuple[SearchResult, bool]]
+"""`look_up` of a message and its vector, for one turn."""
 
 
 def look_up(

@@ -1,129 +1,32 @@
-"""`python -m evaluation desk`: how good the desk is on its own golden turns and held-out rows."""
+"""`python -m evaluation`: how good the desk is, part by part. One function per command; what each takes is in
+`arguments`.
+
+Tables and, as the last line, one JSON object go to standard output; progress and a report's path to standard error.
+"""
 
 import argparse
 import json
 import logging
+import shlex
 import sys
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evaluation.arguments import parse
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
     from app.assembly import Switchboard
-    from desk.config import Desk, IndexSettings
-    from evaluation.ranking import Measured
-
-TITLES = {
-    "route": "Route right",
-    "adapter": "Right adapter (of adapter turns)",
-    "adapter_sure": "An adapter's turn that it answers itself",
-    "passage_in_5": "Gold passage in the first 5",
-    "passage_first": "Gold passage first",
-    "fact_in_answer": "Extractive answer holds the gold fact",
-    "fact_as_routed": "The same, as routed",
-    "citation_right": "A gold passage is cited",
-    "follow_up_fact": "Follow-ups answered with the gold fact",
-    "out_of_scope_refused": "Out of scope refused",
-    "unanswerable_refused": "Unanswerable from the documents refused",
-    "answerable_refused": "Answerable but refused (lower is better)",
-    "contradiction_shown": "What an older document says is shown",
-    "several_parted": "Several intents parted",
-    "several_right": "Several intents, every part right",
-    "one_parted": "One intent, but parted (lower is better)",
-    "with_adapter": "Right answer, adapter on",
-    "adapter_off": "Right answer, adapter off",
-    "nearest_neighbour": "MiniLM nearest neighbour",
-}
-ROUTED = {
-    "route": "Route right",
-    "adapter": "Right adapter (of adapter turns)",
-    "out_of_scope_declined": "Out of scope declined",
-    "in_scope_declined": "In scope but declined (lower is better)",
-    "ambiguous": "Called ambiguous",
-    "wrong_and_ambiguous": "Of those routed wrong, called ambiguous",
-}
+    from desk.config import Desk
+    from evaluation.measures import Measure
+    from evaluation.plots import Html
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m evaluation", description="Measure a desk.")
-    commands = parser.add_subparsers(dest="command", required=True, title="commands")
-    desk = commands.add_parser("desk", help="everything, on the desk's golden turns and held-out rows")
-    desk.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
-    desk.add_argument("--split", choices=["dev", "test"], default="test")
-    desk.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    desk.add_argument("--only", action="append", default=[], metavar="PART", help="`turns` or an adapter; repeatable")
-    desk.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
-    desk.add_argument("--floors", action="store_true", help="fail where a figure is below evaluation/floors.json")
-    follow_ups = commands.add_parser("follow-ups", help="fit and measure the follow-up rule on the development turns")
-    follow_ups.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
-    refit = commands.add_parser(
-        "refit",
-        help="what users' feedback would change in the router",
-        description="Shows what the router would learn from thumbs, other ways asked for and preferences, and which "
-        "development turns it would then route otherwise. Nothing changes without --apply.",
-    )
-    refit.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
-    refit.add_argument("--least", type=_people, default=2, metavar="N", help="people who must agree (default 2)")
-    which = refit.add_mutually_exclusive_group()
-    which.add_argument("--apply", action="store_true", help="learn it, from the next start on")
-    which.add_argument("--forget", action="store_true", help="forget all that was learned, from the next start on")
-    retrieval = commands.add_parser(
-        "retrieval",
-        help="documents found for judged queries, by the search and by each of its halves",
-        description="Ranks a corpus for judged queries by BM25, by vectors and by both. Give your own set in BEIR's "
-        "layout (--corpus, --queries, --qrels; the last line is one JSON object), or --data for the public ones.",
-    )
-    retrieval.add_argument("--corpus", type=Path, metavar="JSONL", help='rows {"_id", "title", "text"}')
-    retrieval.add_argument("--queries", type=Path, metavar="JSONL", help='rows {"_id", "text"}')
-    retrieval.add_argument("--qrels", type=Path, metavar="TSV", help="header query-id, corpus-id, score")
-    retrieval.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's and COVID-QA's files")
-    retrieval.add_argument("--set", action="append", choices=["xquad", "covidqa"], help="with --data (default: both)")
-    retrieval.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
-    routing = commands.add_parser(
-        "routing",
-        help="texts given their label, or rejected as out of scope, by the router's classifier",
-        description="Fits the classifier of the router on labelled rows and measures it on others. Give your own set "
-        "(--train, --val, --test; the last line is one JSON object), or --data for BANKING77. Without either, the "
-        "desk's router on its development turns, each judged by a router that was fitted without it.",
-    )
-    routing.add_argument("--train", type=Path, metavar="JSONL", help='rows {"text", "label"}; "none": out of scope')
-    routing.add_argument("--val", type=Path, metavar="JSONL", help="the same, for the operating point")
-    routing.add_argument("--test", type=Path, metavar="JSONL", help="the same, to measure on")
-    routing.add_argument("--data", type=Path, metavar="DIR", help="folder with banking77/train.csv and test.csv")
-    routing.add_argument("--recall", type=float, default=0.8, help="share of out of scope to reject (default 0.8)")
-    routing.add_argument(
-        "--report", type=Path, metavar="FILE", help="write an HTML page with figures (or into a folder)"
-    )
-    routing.add_argument("--desk", type=Path, default=None, help="desk whose embedding model to use")
-    answers = commands.add_parser(
-        "answers",
-        help="answers from documents: the sentence quoted, the passage cited, the unanswerable refused",
-        description="Asks questions over a corpus as the chat does with Documents chosen. Give your own set (--corpus, "
-        "--questions; the last line is one JSON object), or --data for XQuAD-en, whole and with each question's own "
-        "paragraph taken away for every other question.",
-    )
-    answers.add_argument("--corpus", type=Path, metavar="JSONL", help='rows {"_id", "title", "text"}')
-    answers.add_argument(
-        "--questions", type=Path, metavar="JSONL", help='rows {"question", "answerable", "passage_id", "answers"}'
-    )
-    answers.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's file")
-    answers.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
-    answers.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
-    judge = commands.add_parser("judge", help="fit the judge of sentences anew and write its weights (an hour)")
-    judge.add_argument("--out", type=Path, default=None, metavar="FILE", help="instead of the one that is used")
-    judge.add_argument("--desk", type=Path, default=None, help="desk whose index settings to use")
-    options = parser.parse_args(arguments)
-    if options.command == "answers":
-        own = [options.corpus, options.questions]
-        if (options.data is None) != all(own) or (options.data and any(own)):
-            answers.error("give --corpus and --questions, or --data alone")
-    if options.command == "routing":
-        _check_routing(routing, options)
-    if options.command == "retrieval":
-        own = [options.corpus, options.queries, options.qrels]
-        if (options.data is None) != all(own) or (options.data and any(own)):
-            retrieval.error("give --corpus, --queries and --qrels, or --data alone")
+    """0; 1 where a figure lies below its floor, 2 for what the operator must mend."""
+    options = parse(arguments)
+    options.line = shlex.join(["python", "-m", "evaluation", *(sys.argv[1:] if arguments is None else arguments)])
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     from adapters.errors import ModelError
     from desk.config import DEFAULT_DESK, load_desk
@@ -131,204 +34,234 @@ def main(arguments: list[str] | None = None) -> int:
     from index.errors import LibraryError
 
     try:
-        settings = load_desk(options.desk or DEFAULT_DESK)
-        if options.command == "retrieval":
-            _retrieval(settings.index, options)
-            return 0
-        if options.command == "routing" and (options.data or options.train):
-            _routing(settings.index, options)
-            return 0
-        if options.command == "answers":
-            _answers(settings.index, options)
-            return 0
-        if options.command == "judge":
-            from chains.judge import WEIGHTS
-            from evaluation.judge import fit_judge
-
-            print(fit_judge(settings.index, options.out or WEIGHTS))
-            return 0
-        if options.command == "refit" and options.forget:
-            _forget(settings)
-            return 0
-        from app.assembly import assemble
-
-        board = assemble(settings)
-        try:
-            if options.command == "desk":
-                return _desk(board, options)
-            if options.command == "routing":
-                _route_turns(board, options.report)
-            elif options.command == "refit":
-                _refit(board, options)
-            else:
-                _follow_ups(board)
-        finally:
-            board.close()
+        return _COMMANDS[options.command](load_desk(options.desk or DEFAULT_DESK), options)
     except (DeskError, LibraryError, ModelError) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2
+
+
+def desk(settings: "Desk", options: argparse.Namespace) -> int:
+    """1 where a figure lies beyond its floor."""
+    from evaluation.desk import calibration, measure_desk, miss_row, missed, refusals
+    from evaluation.desk_report import desk_page, measures_of
+    from evaluation.floors import NAME, lost, read_floors
+    from evaluation.share import rounded
+
+    path = settings.root / "evaluation" / NAME
+    floors = read_floors(path) if options.floors or path.is_file() else None
+    asked, report = _with_board(settings, lambda board: measure_desk(board, options.split, options.only))
+    measures = measures_of(asked, report, options.split, floors)
+    for part, rows in measures.items():
+        _print_table(f"{part} ({options.split})" if part == "turns" else part, rows)
+    _write_misses(options.misses, [miss_row(*one) for one in missed(asked)])
+    if options.report:
+        _write_report(options, desk_page(options.line, options.split, asked, measures))
+    told: dict[str, Any] = {part: {k: v.to_json() for k, v in rows.items()} for part, rows in report.items()}
+    if asked:
+        told["refusal"] = refusals(asked).to_json()
+        told |= rounded({"calibration_error": calibration(asked)})
+    print(json.dumps(told))
+    below = lost(report, floors) if floors and options.floors else []
+    for sentence in below:
+        print(sentence, file=sys.stderr)
+    return 1 if below else 0
+
+
+def routing(settings: "Desk", options: argparse.Namespace) -> int:
+    if options.data:
+        return _banking(settings, options)
+    if not options.train:
+        return _route_turns(settings, options)
+    from evaluation.routing import measure_files
+    from evaluation.routing_report import measures_of, routing_page
+
+    figures, decided = measure_files((options.train, options.val, options.test), settings.index, options.recall)
+    measures = measures_of(figures, decided)
+    _print_table(str(options.test), measures)
+    if options.report:
+        about = f"{len(decided.texts):,} texts of {options.test}"
+        _write_report(options, routing_page(options.line, about, measures, decided))
+    print(json.dumps(figures.to_json()))
     return 0
 
 
-def _follow_ups(board: "Switchboard") -> None:
+def _banking(settings: "Desk", options: argparse.Namespace) -> int:
+    from evaluation.routing import mean_figures, measure_banking
+    from evaluation.routing_report import measures_of, rotations_of, routing_page
+
+    whole, rotations, decided = measure_banking(options.data, settings.index, options.recall)
+    measures = measures_of(whole, decided)
+    _print_table("all labels", measures)
+    for number, one in enumerate(rotations, 1):
+        print(f"rotation {number}: {json.dumps(one.to_json())}")
+    if options.report:
+        about = f"{len(decided.texts):,} test texts of BANKING77, all labels known"
+        _write_report(options, routing_page(options.line, about, measures, decided, rotations_of(rotations)))
+    print(json.dumps(mean_figures(rotations)))
+    return 0
+
+
+def _route_turns(settings: "Desk", options: argparse.Namespace) -> int:
+    from evaluation.floors import goals_of
+    from evaluation.route_turns import decided_turns, measure_unseen, route_unseen
+    from evaluation.routing_report import routing_page, turn_measures
+    from evaluation.share import rounded
+
+    routed = _with_board(settings, route_unseen)
+    shares, error = measure_unseen(routed)
+    measures = turn_measures(shares, error, goals_of(settings.root, "routing"))
+    _print_table("development turns, each judged by a router that never saw it", measures)
+    if options.report:
+        about = f"{len(routed):,} development turns of {settings.root.name}, each judged by a router that never saw it"
+        _write_report(options, routing_page(options.line, about, measures, decided_turns(routed)))
+    print(json.dumps({name: share.to_json() for name, share in shares.items()} | rounded({"ece": error})))
+    return 0
+
+
+def retrieval(settings: "Desk", options: argparse.Namespace) -> int:
+    from evaluation.retrieval import SETS, measure, rank_beir, rank_public
+    from evaluation.retrieval_report import lines, retrieval_page
+
+    if options.data is None:
+        found = {options.queries.name: rank_beir(options.corpus, options.queries, options.qrels, settings.index)}
+    else:
+        found = {name: rank_public(options.data, name, settings.index) for name in options.set or SETS}
+    sets = {name: (one, measure(one.ranked)) for name, one in found.items()}
+    for name, (one, report) in sets.items():
+        print(f"\n{name}: {len(one.ranked):,} queries, {one.passages:,} passages")
+        print("\n".join(lines(report)))
+    if options.report:
+        _write_report(options, retrieval_page(options.line, sets))
+    values = {
+        name: {method: {key: round(figure.value, 4) for key, figure in row.items()} for method, row in report.items()}
+        for name, (_, report) in sets.items()
+    }
+    print(json.dumps(values if options.data else values[options.queries.name]))
+    return 0
+
+
+def answers(settings: "Desk", options: argparse.Namespace) -> int:
+    from evaluation.answers import figures, measure_answers, measure_xquad, miss_row, missed
+    from evaluation.answers_report import XQUAD_GOALS, answers_page, measures_of
+    from evaluation.share import rounded
+
+    parted = None
+    if options.data is None:
+        outcomes = measure_answers(options.corpus, options.questions, settings.index)
+        measures, about = measures_of(outcomes, {}), f"{len(outcomes):,} questions of {options.questions}"
+    else:
+        outcomes, parted = measure_xquad(options.data, settings.index)
+        measures = measures_of(outcomes, XQUAD_GOALS, parted)
+        about = (
+            f"{len(outcomes):,} questions of XQuAD-en; what concerns refusing with every other question's paragraph "
+            "taken away"
+        )
+    _print_table(about, measures)
+    _write_misses(options.misses, [miss_row(one) for one in missed(outcomes)])
+    if options.report:
+        _write_report(options, answers_page(options.line, about, measures, outcomes, parted))
+    told: dict[str, Any] = rounded(figures(outcomes))
+    print(json.dumps(told | ({"parted": rounded(figures(parted))} if parted else {})))
+    return 0
+
+
+def follow_ups(settings: "Desk", _: argparse.Namespace) -> int:
     from chains.golden import read_golden
     from evaluation.follow_ups import measure_rule, measure_stages
 
-    for kind, stages in measure_stages(board.assistant, read_golden(board.desk.chains.golden_dev)).items():
+    def measured(board: "Switchboard") -> Any:
+        turns = read_golden(board.desk.chains.golden_dev)
+        return measure_stages(board.assistant, turns), measure_rule(board)
+
+    kinds, report = _with_board(settings, measured)
+    for kind, stages in kinds.items():
         print(f"\n{kind} on the development turns that documents answer")
         for stage, share in stages.items():
             print(f"  {stage:32} {share}")
-    report = measure_rule(board)
     print("\nthe rule, out of fold")
     print(f"  {'follow-ups caught':32} {report.caught}")
     print(f"  {'others mistaken for one':32} {report.mistaken}")
     print(f"  {'others that it is unsure of':32} {report.touched}")
     print(f"WEIGHTS = {report.weights}")
+    return 0
 
 
-def _people(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
+def refusal(settings: "Desk", _: argparse.Namespace) -> int:
+    from chains.judge import write_refusal
+    from evaluation.refusal import measure_refusal
+
+    report = _with_board(settings, measure_refusal)
+    write_refusal(report.head)
+    print(f"{report.turns} development turns, {report.unanswerable} unanswerable, out of fold")
+    for name in ("area", "precision", "recall", "f1", "answerable_refused"):
+        print(f"  {name.replace('_', ' '):20} {getattr(report, name):.3f}")
+    return 0
 
 
-def _refit(board: "Switchboard", options: argparse.Namespace) -> None:
+def judge(settings: "Desk", options: argparse.Namespace) -> int:
+    from chains.judge import WEIGHTS
+    from evaluation.judge import fit_judge
+
+    print(fit_judge(settings.index, options.out or WEIGHTS))
+    return 0
+
+
+def refit(settings: "Desk", options: argparse.Namespace) -> int:
+    from chains.learned import FILE
     from evaluation.refit import apply_refit, lines, try_refit
 
-    refit = try_refit(board, options.least)
-    print("\n".join(lines(refit)))
+    def learn(board: "Switchboard") -> None:
+        tried = try_refit(board, options.least)
+        print("\n".join(lines(tried)))
+        if options.apply:
+            apply_refit(board, tried)
+
+    if options.forget:
+        path = settings.chains.state / FILE
+        there = path.exists()
+        path.unlink(missing_ok=True)
+        print("Forgotten: the next start routes without it." if there else "Nothing had been learned.")
+        return 0
+    _with_board(settings, learn)
     if options.apply:
-        apply_refit(board, refit)
         print("Applied: the next start routes with it. `python -m evaluation refit --forget` undoes it.")
     else:
         print("Nothing was changed. `python -m evaluation refit --apply` learns it.")
+    return 0
 
 
-def _forget(desk: "Desk") -> None:
-    from chains.learned import FILE
+def _with_board(settings: "Desk", run: Callable[["Switchboard"], Any]) -> Any:
+    """What `run` makes of the desk, assembled for it alone."""
+    from app.assembly import assemble
 
-    path = desk.chains.state / FILE
-    there = path.exists()
-    path.unlink(missing_ok=True)
-    print("Forgotten: the next start routes without it." if there else "Nothing had been learned.")
-
-
-def _retrieval(settings: "IndexSettings", options: argparse.Namespace) -> None:
-    from evaluation.retrieval import SETS, measure_beir, measure_public
-
-    if options.data is None:
-        report = measure_beir(options.corpus, options.queries, options.qrels, settings)
-        _print_figures(report)
-        print(json.dumps({method: {key: one.value for key, one in row.items()} for method, row in report.items()}))
-        return
-    for name in options.set or SETS:
-        questions, passages, report = measure_public(options.data, name, settings)
-        print(f"\n{name}: {questions} questions, {passages} passages")
-        _print_figures(report)
+    board = assemble(settings)
+    try:
+        return run(board)
+    finally:
+        board.close()
 
 
-def _answers(settings: "IndexSettings", options: argparse.Namespace) -> None:
-    from evaluation.answers import figures, measure_answers, measure_xquad, missed
+def _print_table(title: str, measures: "Sequence[Measure]") -> None:
+    from evaluation.measures import lines
 
-    if options.data is None:
-        outcomes = measure_answers(options.corpus, options.questions, settings)
-    else:
-        outcomes, parted = measure_xquad(options.data, settings)
-        print(f"with every other question's paragraph taken away: {json.dumps(_rounded(figures(parted)))}")
-    if options.misses:
-        rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in missed(outcomes)]
-        options.misses.write_text("".join(rows), encoding="utf-8")
-    print(json.dumps(_rounded(figures(outcomes))))
+    print(f"\n{title}", *lines(measures), sep="\n")
 
 
-def _rounded(values: "Mapping[str, float]") -> dict[str, float | None]:
-    """JSON has no NaN: what could not be counted is null."""
-    return {name: None if value != value else round(value, 4) for name, value in values.items()}
+def _write_misses(path: "Path | None", rows: Sequence[dict[str, Any]]) -> None:
+    if path:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def _check_routing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    own = [options.train, options.val, options.test]
-    if (any(own) and not all(own)) or (options.data and any(own)):
-        parser.error("give --train, --val and --test, or --data alone")
-    if not 0 < options.recall < 1:
-        parser.error(f"--recall is {options.recall}: give a share between 0 and 1, for example 0.8")
+def _write_report(options: argparse.Namespace, page: "Html") -> None:
+    from evaluation.page import write_page
+
+    print(f"report: {write_page(options.report, options.command, page)}", file=sys.stderr)
 
 
-def _routing(settings: "IndexSettings", options: argparse.Namespace) -> None:
-    from evaluation.routing import mean_figures, measure_banking, measure_files
-
-    if options.data is None:
-        figures, decided = measure_files((options.train, options.val, options.test), settings, options.recall)
-        last = figures.to_json()
-    else:
-        whole, rotations, decided = measure_banking(options.data, settings, options.recall)
-        print(f"all labels: {json.dumps(whole.to_json())}")
-        for number, one in enumerate(rotations, 1):
-            print(f"rotation {number}: {json.dumps(one.to_json())}")
-        last = mean_figures(rotations)
-        figures = whole
-    if options.report:
-        from evaluation.routing_report import write_report
-
-        print(f"report: {write_report(options.report, figures.to_json(), decided)}", file=sys.stderr)
-    print(json.dumps(last))
-
-
-def _route_turns(board: "Switchboard", report: Path | None) -> None:
-    from evaluation.route_turns import decided_turns, measure_unseen, route_unseen
-
-    routed = route_unseen(board)
-    shares, error = measure_unseen(routed)
-    for name, share in shares.items():
-        print(f"  {ROUTED.get(name, name):42} {share}")
-    print(f"  {'Expected calibration error':42} {error:.3f}")
-    if report:
-        from evaluation.routing_report import write_report
-
-        figures = {**{name: share.value for name, share in shares.items()}, "ece": error}
-        print(f"report: {write_report(report, figures, decided_turns(routed))}", file=sys.stderr)
-
-
-def _print_figures(report: "Mapping[str, Mapping[str, Measured]]") -> None:
-    print("  95% intervals, and those of hybrid minus this")
-    for method, figures in report.items():
-        for key, one in figures.items():
-            beside = "" if method == "hybrid" else f"  {one.behind[0]:+.3f} to {one.behind[1]:+.3f}"
-            print(f"  {method:8} {key:9} {one.value:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f}){beside}")
-
-
-def _desk(board: "Switchboard", options: argparse.Namespace) -> int:
-    """0, or 1 where a figure lies beyond its floor."""
-    from evaluation.desk import calibration, confusion, measure_desk, misses, refusal
-    from evaluation.floors import NAME, lost, read_floors
-
-    floors = read_floors(board.desk.root / "evaluation" / NAME) if options.floors else None
-    asked, report = measure_desk(board, options.split, options.only)
-    if options.misses:
-        rows = misses(asked)
-        options.misses.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    told: dict[str, Any] = {part: {k: v.to_json() for k, v in rows.items()} for part, rows in report.items()}
-    if asked:
-        told["refusal"] = _rounded(refusal(asked))
-        told["calibration_error"] = round(calibration(asked), 4)
-    if options.json:
-        print(json.dumps(told))
-    else:
-        for part, shares in report.items():
-            print(f"\n{part}" + (f" ({options.split})" if part == "turns" else ""))
-            for name, share in shares.items():
-                print(f"  {TITLES.get(name, name):42} {share}")
-        if asked:
-            print(f"  {'Refusal, F1 over the unanswerable':42} {told['refusal']['f1']}  {told['refusal']}")
-            print(f"  {'Expected calibration error':42} {told['calibration_error']}")
-            routes = ", ".join(f"{a}->{b} {n}" for (a, b), n in sorted(confusion(asked).items()))
-            print(f"\nroutes (gold -> given): {routes}")
-    below = lost(report, floors) if floors else []
-    for sentence in below:
-        print(sentence, file=sys.stderr)
-    return 1 if below else 0
-
+_COMMANDS = {
+    **{"desk": desk, "routing": routing, "retrieval": retrieval, "answers": answers},
+    **{"follow-ups": follow_ups, "judge": judge, "refusal": refusal, "refit": refit},
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,24 +6,27 @@ them: the quotes and the refusals are those of the chat, and the search is its h
 """
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from chains.citations import Quote
-from chains.extract import answer_quotes
-from chains.judge import Judge, open_judge
+from chains.extract import answers, choose_quotes
+from chains.judge import Judge, Judgement, open_judge
 from desk.config import IndexSettings
 from desk.errors import DeskError
 from evaluation.beir import CorpusRow, first_fault, lines_of, read_rows
 from evaluation.corpus import COLLECTIONS, Corpus, corpus_of, document_of
 from evaluation.retrieval import SETS
+from evaluation.right import flat
+from evaluation.share import Refusals, Share
 from index.chunk import sentences
+from index.document import ScoredPassage
 from index.embed import Embedder, open_embedder
 from index.search import search
 
@@ -49,11 +52,22 @@ class QuestionRow(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """What the judge says of a question: how likely it is that nothing found answers, and that the likeliest one does;
+    and whether that one holds a gold answer."""
+
+    unanswered: float
+    best: float
+    best_right: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a question: `hits` says of each quoted sentence, in order, whether it holds a gold answer, `cited`
     of each quote whether it is of the gold document. Both are empty for a refusal."""
 
     row: QuestionRow
+    stated: Stated
     quotes: tuple[str, ...]
     hits: tuple[bool, ...]
     cited: tuple[bool, ...]
@@ -102,16 +116,29 @@ def _outcomes(
         group = asked[first : first + _EMBED_TOGETHER]
         for row, vector in zip(group, embedder.embed_queries([row.question for row in group]), strict=True):
             found = search(made.indexes, row.question, vector, k, COLLECTIONS)
-            yield outcome(row, answer_quotes(row.question, found, judge))
+            judgement = judge.judge(row.question, found)
+            quotes = choose_quotes(row.question, found.hits, judgement) if answers(judgement) else []
+            yield outcome(row, quotes, stated_of(row, found.hits, judgement))
         if first // _TELL_EVERY != (first + len(group)) // _TELL_EVERY:
             print(f"{first + len(group):,} of {len(asked):,} questions asked", file=sys.stderr, flush=True)
 
 
-def outcome(row: QuestionRow, quotes: Sequence[Quote]) -> Outcome:
+def stated_of(row: QuestionRow, hits: Sequence[ScoredPassage], judgement: Judgement) -> Stated:
+    """What the judge says of the hits' sentences, beside the row's answers."""
+    spoken = [hit.passage.text[start:end] for hit in hits for start, end in sentences(hit.passage.text)]
+    if not spoken:
+        return Stated(judgement.unanswered, 0.0, False)
+    odds = np.concatenate(judgement.sentences)
+    likeliest = int(odds.argmax())
+    return Stated(judgement.unanswered, float(odds[likeliest]), holds_answer(row, spoken[likeliest]))
+
+
+def outcome(row: QuestionRow, quotes: Sequence[Quote], stated: Stated) -> Outcome:
     """How the quotes in answer to a question compare with its row."""
     quoted = [quote.text[start:end] for quote in quotes for start, end in sentences(quote.text)]
     return Outcome(
         row,
+        stated,
         tuple(quote.text for quote in quotes),
         tuple(holds_answer(row, text) for text in quoted),
         tuple(quote.hit.passage.document_id == row.passage_id for quote in quotes),
@@ -120,8 +147,8 @@ def outcome(row: QuestionRow, quotes: Sequence[Quote]) -> Outcome:
 
 def holds_answer(row: QuestionRow, text: str) -> bool:
     """Whether one of the row's answers stands in the text, whatever its case and white space."""
-    flat = _flat(text)
-    return any(_flat(answer) in flat for answer in row.answers)
+    said = flat(text)
+    return any(flat(answer) in said for answer in row.answers)
 
 
 def measure_xquad(
@@ -158,46 +185,58 @@ def measure_xquad(
         return whole, list(_outcomes(made, model, judge, parted, settings.passages))
 
 
-def missed(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """A row per question that was wrongly refused or answered, or whose quotes hold no gold answer."""
+def missed(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The questions that were wrongly refused or answered, or whose quotes hold no gold answer."""
     return [
-        {
-            "question": one.row.question,
-            "answers": list(one.row.answers),
-            "refused": one.refused,
-            "quotes": list(one.quotes),
-            "gold_cited": any(one.cited),
-        }
+        one
         for one in outcomes
         if (one.row.answerable and not any(one.hits)) or (not one.row.answerable and not one.refused)
     ]
 
 
-def figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The figures by name; NaN where there is nothing to count. `refusal_*` take a refusal for a positive."""
-    gold = [one for one in outcomes if one.row.answerable]
-    answered = [one for one in gold if not one.refused]
-    refused = [one for one in outcomes if one.refused]
-    rightly = sum(not one.row.answerable for one in refused)
-    precision = _share(rightly, len(refused))
-    recall = _share(rightly, len(outcomes) - len(gold))
-    both = precision + recall
+def miss_row(one: Outcome) -> dict[str, Any]:
+    """A question that went wrong, as JSON."""
     return {
-        "first_sentence_hit": _share(sum(one.hits[:1] == (True,) for one in gold), len(gold)),
-        "quoted_hit": _share(sum(any(one.hits) for one in gold), len(gold)),
-        "mean_quoted_sentences": _share(sum(len(one.hits) for one in answered), len(answered)),
-        "citation_precision": _share(sum(sum(one.cited) for one in answered), sum(len(one.cited) for one in answered)),
-        "citation_recall": _share(sum(any(one.cited) for one in gold), len(gold)),
-        "uncited_share": _share(sum(not one.cited for one in answered), len(answered)),
-        "refusal_precision": precision,
-        "refusal_recall": recall,
-        "refusal_f1": 2 * precision * recall / both if both else both,
+        "question": one.row.question,
+        "answers": list(one.row.answers),
+        "refused": one.refused,
+        "quotes": list(one.quotes),
+        "gold_cited": any(one.cited),
     }
 
 
-def _share(part: float, whole: int) -> float:
-    return part / whole if whole else math.nan
+def shares(outcomes: Sequence[Outcome]) -> dict[str, Share]:
+    """What is counted of answerable questions, by name; `citation_precision` is over quotes."""
+    gold = [one for one in outcomes if one.row.answerable]
+    answered = [one for one in gold if not one.refused]
+    return {
+        "first_sentence_hit": Share.of(one.hits[:1] == (True,) for one in gold),
+        "quoted_hit": Share.of(any(one.hits) for one in gold),
+        "citation_precision": Share.of(right for one in answered for right in one.cited),
+        "citation_recall": Share.of(any(one.cited) for one in gold),
+        "uncited_share": Share.of(not one.cited for one in answered),
+    }
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split()).casefold()
+def quoted_sentences(outcomes: Sequence[Outcome]) -> float:
+    """How many an answer to an answerable question quotes in the mean; NaN without any."""
+    counts = [len(one.hits) for one in outcomes if one.row.answerable and not one.refused]
+    return float(np.mean(counts)) if counts else float("nan")
+
+
+def refusals(outcomes: Sequence[Outcome]) -> Refusals:
+    """How refusing tells what no passage answers."""
+    return Refusals.of((one.refused, not one.row.answerable) for one in outcomes)
+
+
+def figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The figures by name; NaN where there is nothing to count. `refusal_*` take a refusal for a positive."""
+    told = refusals(outcomes)
+    counted = {name: share.value for name, share in shares(outcomes).items()}
+    return {
+        **counted,
+        "mean_quoted_sentences": quoted_sentences(outcomes),
+        "refusal_precision": told.precision.value,
+        "refusal_recall": told.recall.value,
+        "refusal_f1": told.f1,
+    }

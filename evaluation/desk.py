@@ -1,55 +1,24 @@
 """The desk's golden turns, asked for real: routes, passages, answers, refusals; and its adapters' held-out rows."""
 
-import json
 import math
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adapters.config import read_adapter_file
-from adapters.dataset import Example, read_examples
-from adapters.evaluate import answer_scores, field_scores, load_adapter
 from app.assembly import Switchboard
 from chains.assistant import Assistant
-from chains.golden import GoldenPart, GoldenTurn, read_golden
+from chains.golden import GoldenTurn, read_golden
 from chains.turn import Answer, Failed, Finished, Retrieved, Route, Routed, RouteDecision, Turn
-from desk.config import WorkflowFile
-from evaluation.routing import calibration_error
+from evaluation.calibration import calibration_error
+from evaluation.held_out import measure_adapter, measure_fields
+from evaluation.measures import AT_MOST
+from evaluation.right import cites_gold, holds_facts, holds_gold, route_right, shows_older
+from evaluation.share import Refusals, Share
 from index.document import NO_GROUPS, ScoredPassage
-from index.embed import Embedder
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`right` of `total`, with the 95% Wilson interval."""
-
-    right: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        return self.right / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        if not self.total:
-            return math.nan, math.nan
-        z, n, p = 1.96, self.total, self.value
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, centre - half), min(1.0, centre + half)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:6.1%}  ({self.right}/{self.total}, 95% {low:.0%} to {high:.0%})"
-
-    def to_json(self) -> dict[str, Any]:
-        low, high = self.interval
-        return {"value": round(self.value, 4), "right": self.right, "total": self.total, "low": low, "high": high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +48,7 @@ def ask(assistant: Assistant, turn: Turn) -> tuple[tuple[ScoredPassage, ...], An
             case Finished(answer=finished):
                 answer = finished
             case Failed(message=message):
-                print(f"failed: {turn.question[:80]!r}: {message}")
+                print(f"failed: {turn.question[:80]!r}: {message}", file=sys.stderr)
             case _:
                 pass
     return hits, answer, routed
@@ -100,33 +69,8 @@ def ask_golden(assistant: Assistant, turns: Sequence[GoldenTurn]) -> list[Asked]
 
 def measure_turns(asked: Sequence[Asked]) -> dict[str, Share]:
     """Shares over the golden turns; a failed turn is wrong in all of them."""
-    several = [one for one in asked if one.golden.parts]
-    single = [one for one in asked if not one.golden.parts]
-    documents = [one for one in single if one.golden.passages]
-    adapters = [one for one in single if one.golden.adapter]
-    outside = [one for one in single if one.golden.route is Route.NONE]
-    unanswerable = [one for one in asked if one.golden.route is Route.RETRIEVAL and one.golden.refused]
-    contradicted = [one for one in documents if one.golden.older]
-    follow_ups = [one for one in documents if one.golden.history and one.golden.follow_up]
     return {
-        "route": _share(single, _route_right),
-        "adapter": _share(adapters, lambda one: bool(one.routed and one.routed.adapter == one.golden.adapter)),
-        "adapter_sure": _share(adapters, lambda one: bool(one.answer and one.answer.decision.adapter)),
-        "passage_in_5": _share(documents, lambda one: holds_gold(one.hits[:5], one.golden)),
-        "passage_first": _share(documents, lambda one: holds_gold(one.hits[:1], one.golden)),
-        "fact_in_answer": _share(documents, lambda one: holds_facts(one.from_documents, one.golden)),
-        "fact_as_routed": _share(documents, lambda one: holds_facts(one.answer, one.golden)),
-        "citation_right": _share(documents, lambda one: cites_gold(one.from_documents, one.golden)),
-        "follow_up_fact": _share(follow_ups, lambda one: holds_facts(one.answer, one.golden)),
-        "out_of_scope_refused": _share(outside, lambda one: bool(one.answer and one.answer.refused)),
-        "unanswerable_refused": _share(
-            unanswerable, lambda one: bool(one.from_documents and one.from_documents.refused)
-        ),
-        "answerable_refused": _share(documents, lambda one: bool(one.from_documents and one.from_documents.refused)),
-        "contradiction_shown": _share(contradicted, lambda one: shows_older(one.from_documents, one.golden)),
-        "several_parted": _share(several, lambda one: _parts(one) == len(one.golden.parts)),
-        "several_right": _share(several, _parts_right),
-        "one_parted": _share(single, lambda one: _parts(one) > 0),
+        name: Share.of(judge(one) for one in asked if counts(one.golden)) for name, (counts, judge) in MEASURED.items()
     }
 
 
@@ -134,47 +78,11 @@ def confusion(asked: Sequence[Asked]) -> Counter[tuple[str, str]]:
     return Counter((one.golden.route.value, one.routed.route.value if one.routed else "failed") for one in asked)
 
 
-def holds_gold(hits: Sequence[ScoredPassage], golden: GoldenTurn) -> bool:
-    """Whether one of the hits is a gold passage: its document, and the gold words in its text."""
-    return any(
-        hit.path == gold.document and _flat(gold.quote) in _flat(hit.passage.text)
-        for hit in hits
-        for gold in golden.passages
+def refusals(asked: Sequence[Asked]) -> Refusals:
+    """How refusing, with Documents chosen, tells what no document answers; messages with parts left out."""
+    return Refusals.of(
+        (one.from_documents.refused, one.golden.refused) for one in asked if one.from_documents and not one.golden.parts
     )
-
-
-def holds_facts(answer: Answer | None, golden: GoldenTurn | GoldenPart) -> bool:
-    """Whether the answer has one alternative of every fact group."""
-    if answer is None or answer.refused:
-        return False
-    text = _flat(answer.text)
-    return all(any(_flat(alternative) in text for alternative in group) for group in golden.facts)
-
-
-def shows_older(answer: Answer | None, golden: GoldenTurn) -> bool:
-    """Whether what holds is told, and what an older document says instead is cited beside it."""
-    if answer is None or not holds_facts(answer, golden):
-        return False
-    return any(
-        citation.document == older.document and _flat(older.quote) in _flat(citation.passage_text)
-        for citation in answer.citations
-        for older in golden.older
-    )
-
-
-def refusal(asked: Sequence[Asked]) -> dict[str, float]:
-    """Precision, recall and F1 of refusing, with Documents chosen, what no document answers; NaN without any."""
-    told = [one for one in asked if one.from_documents and not one.golden.parts]
-    refused = [one for one in told if one.from_documents and one.from_documents.refused]
-    rightly = sum(one.golden.refused for one in refused)
-    wanted = sum(one.golden.refused for one in told)
-    precision = rightly / len(refused) if refused else math.nan
-    recall = rightly / wanted if wanted else math.nan
-    return {
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0,
-    }
 
 
 def calibration(asked: Sequence[Asked]) -> float:
@@ -188,68 +96,6 @@ def calibration(asked: Sequence[Asked]) -> float:
         return math.nan
     stated, right = np.array(decisions, dtype=np.float64).T
     return calibration_error(stated, right.astype(np.bool_))
-
-
-def cites_gold(answer: Answer | None, golden: GoldenTurn) -> bool:
-    if answer is None:
-        return False
-    return any(
-        citation.document == gold.document and _flat(gold.quote) in _flat(citation.passage_text)
-        for citation in answer.citations
-        for gold in golden.passages
-    )
-
-
-def measure_adapter(board: Switchboard, name: str) -> dict[str, Share]:
-    """Exact answers on held-out phrasings: with the adapter, with it off, and MiniLM's nearest training question."""
-    folder = board.desk.chains.adapter_folder / name
-    held_out = read_examples(folder / "eval.jsonl")
-    decoder = load_adapter(board.desk.adapters, name)
-    most = read_adapter_file(folder / "adapter.yaml").training.max_tokens
-
-    def exact(adapter: str | None) -> Share:
-        return _of(answer_scores(decoder, adapter, held_out, most)["exact"], len(held_out))
-
-    nearest = _nearest_examples(board.embedder, folder, held_out)
-    near = sum(one.completion == row.completion for one, row in zip(nearest, held_out, strict=True))
-    return {
-        "with_adapter": exact(name),
-        "adapter_off": exact(None),
-        "nearest_neighbour": Share(near, len(held_out)),
-    }
-
-
-def measure_fields(board: Switchboard, name: str, workflow: WorkflowFile) -> dict[str, Share]:
-    """Per field, the share filled right on tickets written apart, beside the tickets' own majority class and the
-    value of MiniLM's nearest training ticket."""
-    folder = board.desk.chains.adapter_folder / name
-    held_out = read_examples(folder / "eval.jsonl")
-    choices = {field: part.choices for field, part in workflow.fields.items()}
-    scores = field_scores(load_adapter(board.desk.adapters, name), name, held_out, choices)
-    nearest = _nearest_examples(board.embedder, folder, held_out)
-    pairs = [
-        (json.loads(one.completion), json.loads(row.completion)) for one, row in zip(nearest, held_out, strict=True)
-    ]
-    total = len(held_out)
-    report = {}
-    for field in workflow.fields:
-        report[field] = _of(scores[field], total)
-        report[f"{field}_majority"] = _of(scores[f"{field}_majority"], total)
-        report[f"{field}_nearest"] = Share(sum(got[field] == right[field] for got, right in pairs), total)
-    return report
-
-
-def _nearest_examples(embedder: Embedder, folder: Path, asked: Sequence[Example]) -> list[Example]:
-    """For each row the training example whose prompt is nearest by the embedding model."""
-    train = read_examples(folder / "train.jsonl")
-    similar = (
-        embedder.embed_queries([row.prompt for row in asked]) @ embedder.embed_queries([row.prompt for row in train]).T
-    )
-    return [train[int(place)] for place in np.argmax(similar, axis=1)]
-
-
-def _of(value: float, total: int) -> Share:
-    return Share(round(value * total), total)
 
 
 def measure_desk(
@@ -281,43 +127,74 @@ def measure_desk(
     return asked, report
 
 
-def misses(asked: Sequence[Asked]) -> list[dict[str, Any]]:
-    """One row per golden turn with a wrong route, a missing passage or a missing fact."""
+def missed(asked: Sequence[Asked]) -> list[tuple[Asked, list[str]]]:
+    """The turns that went wrong, each with the measures of MISSES in which it did."""
     rows = []
     for one in asked:
-        golden = one.golden
-        faults = []
-        if not _route_right(one):
-            faults.append("route")
-        if golden.passages and not holds_gold(one.hits[:5], golden):
-            faults.append("passage")
-        if golden.passages and not holds_facts(one.from_documents, golden):
-            faults.append("fact")
-        if golden.refused and not (one.answer and one.answer.refused):
-            faults.append("not refused")
+        told = [(name, *MEASURED[name]) for name in MISSES]
+        faults = [name for name, counts, judge in told if counts(one.golden) and judge(one) is (name in AT_MOST)]
         if faults:
-            shown = one.from_documents or one.answer
-            rows.append(
-                {
-                    "id": golden.id,
-                    "faults": faults,
-                    "question": golden.question,
-                    "gold": golden.model_dump(mode="json", include={"route", "adapter", "passages", "facts"}),
-                    "routed": one.routed.route.value if one.routed else None,
-                    "reason": one.routed.reason if one.routed else None,
-                    "answer": shown.text[:400] if shown else None,
-                    "hits": [f"{hit.path}#{hit.passage.section}" for hit in one.hits[:5]],
-                }
-            )
+            rows.append((one, faults))
     return rows
 
 
+def miss_row(one: Asked, faults: Sequence[str]) -> dict[str, Any]:
+    """A turn that went wrong, as JSON."""
+    golden, shown = one.golden, one.from_documents or one.answer
+    return {
+        "id": golden.id,
+        "faults": list(faults),
+        "question": golden.question,
+        "gold": golden.model_dump(mode="json", include={"route", "adapter", "passages", "facts"}),
+        "routed": one.routed.route.value if one.routed else None,
+        "reason": one.routed.reason if one.routed else None,
+        "answer": shown.text[:400] if shown else None,
+        "hits": [f"{hit.path}#{hit.passage.section}" for hit in one.hits[:5]],
+    }
+
+
 def _route_right(one: Asked) -> bool:
-    if one.routed is None:
-        return False
-    if one.golden.workflow and one.routed.workflow != one.golden.workflow:
-        return False
-    return one.routed.route is one.golden.route
+    return one.routed is not None and route_right(one.golden, one.routed.route, one.routed.workflow)
+
+
+def _adapter_right(one: Asked) -> bool:
+    return one.routed is not None and one.routed.adapter == one.golden.adapter
+
+
+def _refused(answer: Answer | None) -> bool:
+    return answer is not None and answer.refused
+
+
+def _single(golden: GoldenTurn) -> bool:
+    return not golden.parts
+
+
+def _several(golden: GoldenTurn) -> bool:
+    return bool(golden.parts)
+
+
+def _adapters(golden: GoldenTurn) -> bool:
+    return _single(golden) and bool(golden.adapter)
+
+
+def _documents(golden: GoldenTurn) -> bool:
+    return _single(golden) and bool(golden.passages)
+
+
+def _follow_ups(golden: GoldenTurn) -> bool:
+    return _documents(golden) and bool(golden.history) and golden.follow_up
+
+
+def _contradicted(golden: GoldenTurn) -> bool:
+    return _documents(golden) and bool(golden.older)
+
+
+def _outside(golden: GoldenTurn) -> bool:
+    return _single(golden) and golden.route is Route.NONE
+
+
+def _unanswerable(golden: GoldenTurn) -> bool:
+    return golden.route is Route.RETRIEVAL and golden.refused
 
 
 def _parts(one: Asked) -> int:
@@ -337,9 +214,27 @@ def _parts_right(one: Asked) -> bool:
     )
 
 
-def _share(rows: Sequence[Asked], right: Any) -> Share:
-    return Share(sum(bool(right(one)) for one in rows), len(rows))
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split()).casefold()
+MEASURED: Mapping[str, tuple[Callable[[GoldenTurn], bool], Callable[[Asked], bool]]] = {
+    "route": (_single, _route_right),
+    "adapter": (_adapters, _adapter_right),
+    "adapter_sure": (_adapters, lambda one: bool(one.answer and one.answer.decision.adapter)),
+    "passage_in_5": (_documents, lambda one: holds_gold(one.hits[:5], one.golden)),
+    "passage_first": (_documents, lambda one: holds_gold(one.hits[:1], one.golden)),
+    "fact_in_answer": (_documents, lambda one: holds_facts(one.from_documents, one.golden)),
+    "fact_as_routed": (_documents, lambda one: holds_facts(one.answer, one.golden)),
+    "citation_right": (_documents, lambda one: cites_gold(one.from_documents, one.golden)),
+    "follow_up_fact": (_follow_ups, lambda one: holds_facts(one.answer, one.golden)),
+    "out_of_scope_refused": (_outside, lambda one: _refused(one.answer)),
+    "unanswerable_refused": (_unanswerable, lambda one: _refused(one.from_documents)),
+    "answerable_refused": (_documents, lambda one: _refused(one.from_documents)),
+    "contradiction_shown": (_contradicted, lambda one: shows_older(one.from_documents, one.golden)),
+    "several_parted": (_several, lambda one: _parts(one) == len(one.golden.parts)),
+    "several_right": (_several, _parts_right),
+    "one_parted": (_single, lambda one: _parts(one) > 0),
+}
+"""Which turns a measure counts, and what is right (of AT_MOST: wrong) with one."""
+MISSES = (
+    *("route", "adapter", "passage_in_5", "fact_in_answer", "out_of_scope_refused", "unanswerable_refused"),
+    *("answerable_refused", "contradiction_shown", "several_right", "one_parted"),
+)
+"""What a turn is listed for when it goes wrong; the other measures are stages of these."""

@@ -1,4 +1,4 @@
-"""Floors under a desk's figures: what was reached once must not be lost unseen."""
+"""Floors under a desk's figures: what was reached once must not be lost unseen. Beside them what is aimed at."""
 
 import json
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from desk.errors import DeskError
-from evaluation.desk import Share
+from evaluation.measures import AT_MOST
+from evaluation.share import Share
 
 NAME = "floors.json"
-AT_MOST = frozenset({"answerable_refused", "one_parted"})
-"""Figures of which less is better: their floor is a ceiling."""
 
 
 class Floors(BaseModel):
-    """Recorded figures by part and name, on the test half."""
+    """Recorded figures by part and name, on the test half; `goals` are what reports show beside them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recorded: str = Field(description="when, and at which commit")
     parts: dict[str, dict[str, float]]
+    goals: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 def read_floors(path: Path) -> Floors:
@@ -33,6 +33,12 @@ def read_floors(path: Path) -> Floors:
         ) from None
     except (json.JSONDecodeError, ValidationError) as error:
         raise DeskError(f"{path} holds no floors: {str(error)[:200]}") from None
+
+
+def goals_of(desk: Path, part: str) -> dict[str, float]:
+    """What is aimed at in a part of the desk in this folder; nothing where it has no such file."""
+    path = desk / "evaluation" / NAME
+    return read_floors(path).goals.get(part, {}) if path.is_file() else {}
 
 
 def lost(report: Mapping[str, Mapping[str, Share]], floors: Floors) -> list[str]:

@@ -15,8 +15,10 @@ from chains.assistant import Assistant
 from chains.condense import SHOWN, UNLIKELY, can_follow, features, weight_of
 from chains.golden import GoldenTurn, read_golden
 from chains.turn import Answer, Finished, Retrieved, Route, Routed, Turn
+from chains.workflow import look_up
 from desk.errors import DeskError
-from evaluation.desk import Share, holds_facts, holds_gold
+from evaluation.right import holds_facts, holds_gold
+from evaluation.share import Share
 from index.document import DESK_COLLECTION, ScoredPassage
 
 SEED = 20264
@@ -42,7 +44,11 @@ def measure_rule(board: Switchboard) -> FollowUpReport:
     Raises DeskError when there are fewer than FOLDS of either.
     """
     cases = [case for case in _cases(read_golden(board.desk.chains.golden_dev)) if can_follow(case[0])]
-    compare = partial(board.assistant.compare, board.embedder.embed_queries, frozenset({DESK_COLLECTION}))
+    embed = board.embedder.embed_queries
+    look = partial(
+        look_up, board.library, embed, k=board.desk.chains.passages, collections=frozenset({DESK_COLLECTION})
+    )
+    compare = partial(board.assistant.compare, embed, look)
     rows = np.array([features(message, compare(message, previous)) for message, previous, _ in cases])
     targets = np.array([follows for _, _, follows in cases])
     if min(targets.sum(), (~targets).sum()) < FOLDS:

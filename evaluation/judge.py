@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chains.judge import FEATURES, SHARPNESS, Head, Judge, write_judge
+from chains.judge import FEATURES, SHARPNESS, Floats, Head, Judge, write_judge
+from chains.refusal import REFUSAL_FEATURES, RefusalHead, fit_refusal
 from desk.config import IndexSettings
 from evaluation.answers import QuestionRow, holds_answer, read_questions
 from evaluation.beir import CorpusRow, read_rows
@@ -280,7 +281,10 @@ def fit_weights(features: Sequence[NDArray[np.float32]], right: Sequence[NDArray
 
 
 def fit_judge(settings: IndexSettings, weights: Path) -> str:
-    """Fits and writes the judge; how good it is on what LoRA never saw, in words."""
+    """Fits and writes the judge; how good it is on what LoRA never saw, in words.
+
+    Its refusal head knows only these questions yet: `python -m evaluation refusal` fits it with a desk's turns.
+    """
     parts = {name: split(read_groups(name)) for name in SETS}
     model = fit_lora(
         [group for fitted, _ in parts.values() for group in fitted],
@@ -288,19 +292,39 @@ def fit_judge(settings: IndexSettings, weights: Path) -> str:
     )
     factors = {name: values.detach().numpy() for name, values in model.factors.items()}
     importance = model.importance.detach().numpy()
-    embedder = open_embedder(settings)
-    searched = [
-        one
-        for name, (_, held_out) in parts.items()
-        for one in search_all(name, embedder, settings, [row for group in held_out for row in group.questions])
-    ]
+    searched = search_held_out(settings)
     blank = np.zeros(len(FEATURES), dtype=np.float32)
     reader = TokenReader(settings.models, factors, settings.threads)
-    plain = Judge(reader, Head(importance, blank, blank + 1, blank, 0.0))
+    plain = Judge(reader, Head(importance, blank, blank + 1, blank, 0.0), BLANK)
     features = [plain.features(one.row.question, one.found) for one in searched]
-    head = fit_weights(features, [one.right for one in searched])
-    write_judge(factors, replace(head, importance=importance), weights)
+    head = replace(fit_weights(features, [one.right for one in searched]), importance=importance)
+    lacking = lacks(Judge(reader, head, BLANK), searched)
+    refusal = fit_refusal([[row for row, _ in lacking]], [[refused for _, refused in lacking]])
+    write_judge(factors, head, refusal, weights)
     return _quality(features, searched)
+
+
+_NOTHING = np.zeros(len(REFUSAL_FEATURES), dtype=np.float32)
+BLANK = RefusalHead(_NOTHING, _NOTHING + 1, _NOTHING, 0.0)
+"""The refusal head of a judge that is not fitted yet."""
+
+
+def search_held_out(settings: IndexSettings) -> list[Searched]:
+    """What a search finds for the questions that LoRA never saw."""
+    embedder = open_embedder(settings)
+    return [
+        one
+        for name in SETS
+        for one in search_all(
+            name, embedder, settings, [row for group in split(read_groups(name))[1] for row in group.questions]
+        )
+    ]
+
+
+def lacks(judge: Judge, searched: Sequence[Searched]) -> list[tuple[Floats, bool]]:
+    """What the refusal head weighs of each question for which something was found, and whether none answers it."""
+    rows = [(judge.lacks(one.row.question, one.found), not one.row.answerable) for one in searched]
+    return [(row, refused) for row, refused in rows if row is not None]
 
 
 def _quality(features: Sequence[NDArray[np.float32]], searched: Sequence[Searched]) -> str:

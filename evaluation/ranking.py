@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 2000
-SEED = 20265
+from evaluation.share import RESAMPLES, SEED
+
 _AT_ONCE = 200
 """Resamples drawn together: at 100,000 queries they take 160 MB."""
 

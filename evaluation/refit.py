@@ -13,6 +13,8 @@ from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, write_learned
 from chains.turn import BASE_MODEL, Route, Routed, RouteOption, Turn
 from chains.utterances import Label
+from evaluation.right import flat, route_right
+from index.document import NO_GROUPS
 
 SAME = 0.8
 """Cosine from which two questions count as one. Of the pairs above it among 1,200 training questions each of it-support
@@ -91,7 +93,7 @@ def votes(records: Sequence[Record]) -> list[Vote]:
     last: dict[tuple[str, str], Feedback] = {}
     for record in records:
         one = record.feedback
-        key = (one.user, _flat(one.question))
+        key = (one.user, flat(one.question))
         if key not in last or rank[one.kind] >= rank[last[key].kind]:
             last[key] = one
     return [vote for feedback in last.values() if (vote := _vote(feedback))]
@@ -106,22 +108,23 @@ def weigh(cast: Sequence[Vote], embed: Embed, least: int) -> Weighed:
     kept: dict[str, tuple[Learned, int]] = {}
     dropped: dict[str, str] = {}
     for place, vote in enumerate(cast):
-        if vote.label is None or _flat(vote.question) in kept:
+        if vote.label is None or flat(vote.question) in kept:
             continue
         others = [cast[int(one)] for one in np.flatnonzero(near[place])]
         agreeing = {other.user for other in others if other.label == vote.label}
         if any(_opposes(other, vote.label) for other in others):
-            dropped[_flat(vote.question)] = "contradicted"
+            dropped[flat(vote.question)] = "contradicted"
         elif len(agreeing) < least:
-            dropped[_flat(vote.question)] = f"{len(agreeing)} of the {least} people it takes"
+            dropped[flat(vote.question)] = f"{len(agreeing)} of the {least} people it takes"
         else:
-            kept[_flat(vote.question)] = Learned(vote.question, vote.label), len(agreeing)
+            kept[flat(vote.question)] = Learned(vote.question, vote.label), len(agreeing)
     return _limited(list(kept.values()), dropped)
 
 
 def label_of(assistant: Assistant, golden: GoldenTurn) -> Label:
     """Where a golden turn goes. Nothing is generated."""
-    for event in assistant.answer(Turn(golden.question, golden.exchanges)):
+    turn = Turn(golden.question, golden.exchanges, collections=assistant.library.readable(NO_GROUPS))
+    for event in assistant.answer(turn):
         if isinstance(event, Routed):
             return Label(event.decision.route, event.decision.adapter or event.decision.workflow)
     return Label(Route.NONE, "failed")
@@ -158,7 +161,7 @@ def _limited(kept: list[tuple[Learned, int]], dropped: dict[str, str]) -> Weighe
     for one, people in sorted(kept, key=lambda pair: -pair[1]):
         counts[one.label] = counts.get(one.label, 0) + 1
         if counts[one.label] > MOST_PER_LABEL:
-            dropped[_flat(one.text)] = f"more than {MOST_PER_LABEL} for one way to answer"
+            dropped[flat(one.text)] = f"more than {MOST_PER_LABEL} for one way to answer"
         else:
             learned.append((one, people))
     return Weighed(tuple(learned), tuple(dropped.items()))
@@ -166,12 +169,7 @@ def _limited(kept: list[tuple[Learned, int]], dropped: dict[str, str]) -> Weighe
 
 def goes_right(golden: GoldenTurn, label: Label) -> bool:
     """Whether a golden turn goes where it should, to the adapter or workflow that it names."""
-    name = golden.adapter or golden.workflow
-    return label.route is golden.route and (name is None or label.name == name)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return route_right(golden, label.route, label.name) and golden.adapter in (None, label.name)
 
 
 def words(label: Label) -> str:

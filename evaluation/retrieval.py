@@ -7,8 +7,9 @@ articles; a hit is a passage that overlaps the answer's span. Settings may be tu
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from desk.config import IndexSettings
 from desk.errors import DeskError
 from evaluation.beir import CorpusRow, QueryRow, read_qrels, read_rows
 from evaluation.corpus import COLLECTIONS, Corpus, Place, corpus_of, document_of
-from evaluation.ranking import DEPTH, FIGURES, Judged, Measured, compare
+from evaluation.ranking import DEPTH, FIGURES, Figure, Judged, Measured, compare
 from index.document import Document, Passage
 from index.embed import Embedder, open_embedder
 from index.lexical import query_terms
@@ -28,6 +29,8 @@ SETS = {"xquad": "xquad/xquad.en.json", "covidqa": "covidqa/200423_covidQA.json"
 METHODS = ("bm25", "dense", "hybrid")
 _EMBED_TOGETHER = 256
 _TELL_EVERY = 500
+_NOT = DEPTH + 1
+"""The rank of what is not among the first DEPTH."""
 
 Name = Callable[[Place], str]
 """What a passage is part of, in the words of the judgements."""
@@ -42,10 +45,40 @@ class Query:
     relevant: Judged
 
 
-def measure_beir(
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A query for which one half of the search alone ranks something relevant higher than both together do.
+
+    `ranks` are those of the first relevant item by method, None below DEPTH; `wanted` is its passage, `got` the one
+    that both together put first.
+    """
+
+    ranks: Mapping[str, int | None]
+    wanted: str
+    got: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A query with the first DEPTH items of each method, best first."""
+
+    query: Query
+    items: Mapping[str, tuple[str, ...]]
+    lost: Lost | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All queries of a set, ranked over so many passages."""
+
+    passages: int
+    ranked: tuple[Ranked, ...]
+
+
+def rank_beir(
     corpus: Path, queries: Path, qrels: Path, settings: IndexSettings, embedder: Embedder | None = None
-) -> dict[str, dict[str, Measured]]:
-    """Figures per method over the queries with a relevant document; a document ranks by its best passage.
+) -> Found:
+    """What each method finds for the queries with a relevant document; a document ranks by its best passage.
 
     `embedder` is the one that the settings choose unless given. A relevant document that is not in the corpus counts
     as never found, as in trec_eval. Raises DeskError with file and line for bad input.
@@ -62,11 +95,11 @@ def measure_beir(
         lacking = {item for row in asked for item in judged[row.id]} - {place[0] for place in made.passages.values()}
         if lacking:
             print(f"{len(lacking):,} relevant documents are not in {corpus}: counted as not found", file=sys.stderr)
-        return _report(made, model, [Query(row.text, _document_name, judged[row.id]) for row in asked])
+        return _rank(made, model, [Query(row.text, _document_name, judged[row.id]) for row in asked])
 
 
-def measure_public(data: Path, name: str, settings: IndexSettings) -> tuple[int, int, dict[str, dict[str, Measured]]]:
-    """(questions, passages, figures per method). Raises DeskError when the set's file is not in `data`."""
+def rank_public(data: Path, name: str, settings: IndexSettings) -> Found:
+    """The same for a set of SETS. Raises DeskError when its file is not in `data`."""
     path = data / SETS[name]
     if not path.is_file():
         raise DeskError(f"{path} is missing: give the folder that holds {', '.join(SETS.values())} (--data DIR).")
@@ -74,8 +107,7 @@ def measure_public(data: Path, name: str, settings: IndexSettings) -> tuple[int,
     documents = [document_of(f"{number:04d}", "", context) for number, (context, _) in enumerate(contexts)]
     model = open_embedder(settings)
     with corpus_of(documents, model, settings) as made:
-        asked = list(_questions(documents, contexts, whole=name == "xquad"))
-        return len(asked), len(made.passages), _report(made, model, asked)
+        return _rank(made, model, list(_questions(documents, contexts, whole=name == "xquad")))
 
 
 def _contexts(path: Path) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
@@ -122,16 +154,46 @@ def _span_name(wanted: str, start: int, end: int) -> Name:
     return name
 
 
-def _report(made: Corpus, embedder: Embedder, queries: Sequence[Query]) -> dict[str, dict[str, Measured]]:
-    values = {method: {figure: np.zeros(len(queries)) for figure in FIGURES} for method in METHODS}
-    for place, (query, vector) in enumerate(zip(queries, _vectors(embedder, queries), strict=True)):
-        for method, ranked in rankings(made, query.text, vector, query.name).items():
-            for figure, of in FIGURES.items():
-                values[method][figure][place] = of(ranked, query.relevant)
-        if (place + 1) % _TELL_EVERY == 0:
-            print(f"{place + 1:,} of {len(queries):,} queries asked", file=sys.stderr, flush=True)
-    ours = values["hybrid"]
-    return {method: {figure: compare(ours[figure], values[method][figure]) for figure in FIGURES} for method in METHODS}
+def measure(ranked: Sequence[Ranked]) -> dict[str, dict[str, Measured]]:
+    """The figures of each method over the queries."""
+    return {method: {name: compared(ranked, method, of) for name, of in FIGURES.items()} for method in METHODS}
+
+
+def compared(ranked: Sequence[Ranked], method: str, of: Figure) -> Measured:
+    """A figure of a method, beside that of the hybrid search."""
+    ours, theirs = (
+        np.array([of(one.items[name], one.query.relevant) for one in ranked]) for name in ("hybrid", method)
+    )
+    return compare(ours, theirs)
+
+
+def _rank(made: Corpus, embedder: Embedder, queries: Sequence[Query]) -> Found:
+    ranked = []
+    for query, vector in zip(queries, _vectors(embedder, queries), strict=True):
+        found = rankings(made, query.text, vector, query.name)
+        items = {method: tuple(places) for method, places in found.items()}
+        ranked.append(Ranked(query, items, _lost(made, query, found)))
+        if len(ranked) % _TELL_EVERY == 0:
+            print(f"{len(ranked):,} of {len(queries):,} queries asked", file=sys.stderr, flush=True)
+    return Found(len(made.passages), tuple(ranked))
+
+
+def _lost(made: Corpus, query: Query, found: Mapping[str, Mapping[str, Place]]) -> Lost | None:
+    relevant = {
+        method: next(((rank, item) for rank, item in enumerate(places, 1) if item in query.relevant), (_NOT, ""))
+        for method, places in found.items()
+    }
+    method, (rank, item) = min(relevant.items(), key=lambda pair: pair[1][0])
+    if rank >= relevant["hybrid"][0]:
+        return None
+    ranks = {name: None if at == _NOT else at for name, (at, _) in relevant.items()}
+    first = next(iter(found["hybrid"].values()), None)
+    return Lost(ranks, _text(made, found[method][item]), _text(made, first) if first else "")
+
+
+def _text(made: Corpus, place: Place) -> str:
+    document, start, _ = place
+    return next(one.text for one in made.indexes.store.passages(document) if one.start == start)
 
 
 def _vectors(embedder: Embedder, queries: Sequence[Query]) -> Iterator[NDArray[np.float32]]:
@@ -139,8 +201,8 @@ def _vectors(embedder: Embedder, queries: Sequence[Query]) -> Iterator[NDArray[n
         yield from embedder.embed_queries([query.text for query in queries[first : first + _EMBED_TOGETHER]])
 
 
-def rankings(made: Corpus, text: str, vector: NDArray[np.float32], name: Name) -> dict[str, list[str]]:
-    """The first DEPTH items of each method for a query, each item once, at its best passage's rank."""
+def rankings(made: Corpus, text: str, vector: NDArray[np.float32], name: Name) -> dict[str, dict[str, Place]]:
+    """The first DEPTH items of each method for a query, best first, each with its best passage."""
 
     index = made.indexes.index
 
@@ -157,13 +219,15 @@ def rankings(made: Corpus, text: str, vector: NDArray[np.float32], name: Name) -
     return {found.__name__: _items(found, name, most) for found in (bm25, dense, hybrid)}
 
 
-def _items(found: Callable[[int], Sequence[Place]], name: Name, most: int) -> list[str]:
+def _items(found: Callable[[int], Sequence[Place]], name: Name, most: int) -> dict[str, Place]:
     """The first DEPTH different items of what a method finds, asked for more until they are that many or all."""
     n = READ
     while True:
-        items = list(dict.fromkeys(name(place) for place in found(n)))
+        items: dict[str, Place] = {}
+        for place in found(n):
+            items.setdefault(name(place), place)
         if len(items) >= DEPTH or n >= most:
-            return items[:DEPTH]
+            return dict(islice(items.items(), DEPTH))
         n *= 4
 
 

@@ -15,8 +15,10 @@ from chains.golden import GoldenTurn
 from chains.turn import Route, RouteDecision
 from chains.workflow import look_up
 from desk.errors import DeskError
-from evaluation.desk import Share
-from evaluation.routing import Decided, calibration_error
+from evaluation.calibration import calibration_error
+from evaluation.right import route_right
+from evaluation.routing import OUTSIDE, Decided
+from evaluation.share import Share
 from index.document import NO_GROUPS
 
 
@@ -52,11 +54,11 @@ def measure_unseen(routed: Sequence[RoutedTurn]) -> tuple[dict[str, Share], floa
     wrong = [one for one in routed if not _right(one)]
     shares = {
         "route": Share(len(routed) - len(wrong), len(routed)),
-        "adapter": _share([one.decision.adapter == one.golden.adapter for one in adapters]),
-        "out_of_scope_declined": _share([one.decision.route is Route.NONE for one in outside]),
-        "in_scope_declined": _share([one.decision.route is Route.NONE for one in inside]),
-        "ambiguous": _share([one.decision.alternative is not None for one in routed]),
-        "wrong_and_ambiguous": _share([one.decision.alternative is not None for one in wrong]),
+        "adapter": Share.of(one.decision.adapter == one.golden.adapter for one in adapters),
+        "out_of_scope_declined": Share.of(one.decision.route is Route.NONE for one in outside),
+        "in_scope_declined": Share.of(one.decision.route is Route.NONE for one in inside),
+        "ambiguous": Share.of(one.decision.alternative is not None for one in routed),
+        "wrong_and_ambiguous": Share.of(one.decision.alternative is not None for one in wrong),
     }
     likeliest = [max(one.decision.probabilities.items(), key=lambda pair: pair[1]) for one in routed]
     right = np.array([route is one.golden.route for (route, _), one in zip(likeliest, routed, strict=True)])
@@ -67,6 +69,7 @@ def decided_turns(routed: Sequence[RoutedTurn]) -> Decided:
     """The turns as a report shows them: a label per way to answer."""
     likeliest = [one.decision.options[0] for one in routed]
     return Decided(
+        texts=tuple(one.golden.question for one in routed),
         gold=np.array([_name(one.golden.route, one.golden.adapter, one.golden.workflow) for one in routed]),
         best=np.array([_name(option.route, option.adapter, option.workflow) for option, _ in likeliest]),
         confidence=np.array([chance for _, chance in likeliest]),
@@ -76,15 +79,10 @@ def decided_turns(routed: Sequence[RoutedTurn]) -> Decided:
 
 
 def _right(one: RoutedTurn) -> bool:
-    golden, decision = one.golden, one.decision
-    return decision.route is golden.route and golden.workflow in (None, decision.workflow)
+    return route_right(one.golden, one.decision.route, one.decision.workflow)
 
 
 def _name(route: Route, adapter: str | None, workflow: str | None) -> str:
     if route is Route.NONE:
-        return "out of scope"
+        return OUTSIDE
     return f"{route.value} {adapter or workflow or ''}".strip()
-
-
-def _share(hits: Sequence[bool]) -> Share:
-    return Share(sum(hits), len(hits))

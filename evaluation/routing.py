@@ -11,7 +11,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chains.classify import Classifier, fit_classifier
 from desk.config import IndexSettings
 from desk.errors import DeskError
+from evaluation.calibration import calibration_error
 from index.embed import Embedder, open_embedder
 
 OUTSIDE = "none"
@@ -30,10 +32,10 @@ LEAST_STRAYS = 30
 RECALL = 0.8
 """The share of what is out of scope that the operating point aims at. What labels are left out matters: rotations of
 BANKING77's training rows reach .66 to .85 at it (docs/log.md)."""
-BINS = 15
 ROTATIONS = 10
 SEED = 5
-_TIMED = 300
+TIMED = 300
+"""So many texts of a test are decided one at a time, for the time that takes."""
 _EMBED_TOGETHER = 512
 
 Texts = Sequence[str]
@@ -48,16 +50,19 @@ class _Row(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Unit vectors `(n, d)` of texts, and their labels."""
+    """Texts with their unit vectors `(n, d)` and their labels."""
 
+    texts: tuple[str, ...]
     vectors: Vectors
     labels: tuple[str, ...]
 
     def where(self, kept: NDArray[np.bool_]) -> "Labelled":
-        return Labelled(self.vectors[kept], tuple(np.array(self.labels)[kept].tolist()))
+        texts, labels = (tuple(compress(row, kept)) for row in (self.texts, self.labels))
+        return Labelled(texts, self.vectors[kept], labels)
 
     def __add__(self, other: "Labelled") -> "Labelled":
-        return Labelled(np.concatenate([self.vectors, other.vectors]), self.labels + other.labels)
+        vectors = np.concatenate([self.vectors, other.vectors])
+        return Labelled(self.texts + other.texts, vectors, self.labels + other.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,10 @@ class RoutingFigures:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What became of each test row: its gold label, the best label and its probability, the log-odds of being in scope,
-    and the final decision."""
+    """What became of each test row: its text and gold label, the best label and its probability, the log-odds of being
+    in scope, and the final decision, OUTSIDE for a rejection."""
 
+    texts: tuple[str, ...]
     gold: NDArray[np.str_]
     best: NDArray[np.str_]
     confidence: NDArray[np.float64]
@@ -134,7 +140,7 @@ def embed_rows(rows: Sequence[tuple[str, str]], embedder: Embedder) -> Labelled:
         done = min(start + _EMBED_TOGETHER, len(rows))
         print(f"\r{done:,} of {len(rows):,} texts embedded", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return Labelled(np.concatenate(parts), tuple(label for _, label in rows))
+    return Labelled(tuple(text for text, _ in rows), np.concatenate(parts), tuple(label for _, label in rows))
 
 
 def measure(known: Labelled, test: Labelled, recall: float) -> tuple[RoutingFigures, Decided]:
@@ -157,7 +163,7 @@ def decide(classifier: Classifier, test: Labelled) -> Decided:
     best = np.array(classifier.labels)[chances.argmax(axis=1)]
     in_scope = classifier.in_scope(scores)
     given = np.where(in_scope >= classifier.level, best, OUTSIDE)
-    return Decided(np.array(test.labels), best, chances.max(axis=1), in_scope, given)
+    return Decided(test.texts, np.array(test.labels), best, chances.max(axis=1), in_scope, given)
 
 
 def measure_banking(
@@ -167,7 +173,8 @@ def measure_banking(
 
     `data` is the folder that holds banking77/. Raises DeskError when its files are not there.
     """
-    train, test = read_banking(data, embedder or open_embedder(settings))
+    model = embedder or open_embedder(settings)
+    train, test = (embed_rows(rows, model) for rows in read_banking(data))
     whole, decided = measure(train, test, recall)
     rotations = []
     for away in rotate(train.labels):
@@ -183,8 +190,8 @@ def mean_figures(rotations: Sequence[RoutingFigures]) -> dict[str, float | None]
     return {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
 
 
-def read_banking(data: Path, embedder: Embedder) -> tuple[Labelled, Labelled]:
-    """Its training and its test rows. Raises DeskError when a file is missing."""
+def read_banking(data: Path) -> list[list[tuple[str, str]]]:
+    """(text, label) of its training and of its test rows. Raises DeskError when a file is missing."""
     parts = []
     for name in ("train", "test"):
         path = data / "banking77" / f"{name}.csv"
@@ -193,8 +200,8 @@ def read_banking(data: Path, embedder: Embedder) -> tuple[Labelled, Labelled]:
                 f"{path} is missing: give the folder that holds banking77/train.csv and test.csv (--data DIR)."
             )
         with path.open(encoding="utf-8", newline="") as file:
-            parts.append(embed_rows([(row["text"], row["category"]) for row in csv.DictReader(file)], embedder))
-    return parts[0], parts[1]
+            parts.append([(row["text"], row["category"]) for row in csv.DictReader(file)])
+    return parts
 
 
 def rotate(labels: Sequence[str]) -> list[frozenset[str]]:
@@ -206,24 +213,8 @@ def rotate(labels: Sequence[str]) -> list[frozenset[str]]:
 def rotation(train: Labelled, test: Labelled, away: frozenset[str]) -> tuple[Labelled, Labelled]:
     """Training rows of the other labels, and all test rows, those of `away` as out of scope."""
     kept = np.array([label not in away for label in train.labels])
-    return train.where(kept), Labelled(test.vectors, tuple(OUTSIDE if one in away else one for one in test.labels))
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """The expected calibration error over BINS bins of equal width; NaN without rows."""
-    if not len(confidence):
-        return float("nan")
-    return float(sum(share * abs(mean - hit) for mean, hit, share in reliability(confidence, right)))
-
-
-def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> list[tuple[float, float, float]]:
-    """Per bin with rows in it: mean confidence, share right, share of all rows."""
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    return [
-        (float(confidence[own].mean()), float(right[own].mean()), float(own.mean()))
-        for own in (bins == one for one in range(BINS))
-        if own.any()
-    ]
+    labels = tuple(OUTSIDE if one in away else one for one in test.labels)
+    return train.where(kept), replace(test, labels=labels)
 
 
 def _figures(decided: Decided, decision_ms: float, fit_s: float) -> RoutingFigures:
@@ -255,7 +246,7 @@ def _mean(values: NDArray[Any]) -> float:
 def _decision_ms(classifier: Classifier, vectors: Vectors) -> float:
     """p50 of one text's decision, from its vector."""
     taken = []
-    for row in vectors[:_TIMED]:
+    for row in vectors[:TIMED]:
         started = time.perf_counter()
         scores = classifier.kernel.score(row[None])
         classifier.probabilities(scores).argmax()

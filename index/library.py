@@ -280,12 +280,6 @@ class Library:
             return found
         return replace(found, hits=tuple(rerank(found.hits, query, self._reranker)[:k]))
 
-    def nearness(self, vector: NDArray[np.float32], collections: frozenset[str]) -> float:
-        """The cosine of the nearest sentence of these collections; 0 where there is none."""
-        with self._reading():
-            nearest = self._derived.nearest(np.asarray(vector, np.float32).reshape(-1), 1, collections)
-        return nearest[0][1] if nearest else 0.0
-
     def _undisturbed(self, look: Callable[[], SearchResult]) -> SearchResult:
         """What a search finds in one state of the library: repeated where another process wrote meanwhile, and in the
         end with that one kept waiting."""

@@ -1,9 +1,14 @@
-"""Small real parts for tests: an embedder without a model, and hits made from plain text."""
+"""Small real parts for tests: an embedder and a reader without a model, and hits made from plain text."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from numpy.typing import NDArray
 
 from index.chunk import sentences
@@ -27,6 +32,28 @@ class HashEmbedder:
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self.embed(texts)
+
+
+class CopyingReader(BaseChatModel):
+    """Says a script in which {code} stands for the first passage's code, a few characters at a time."""
+
+    script: str
+
+    @property
+    def _llm_type(self) -> str:
+        return "copying-reader"
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content=self._said(messages)))])
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for piece in re.findall(r".{1,3}", self._said(messages), re.DOTALL):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+
+    def _said(self, messages: list[BaseMessage]) -> str:
+        code = re.search(r"\[([a-z0-9]{4})\]", str(messages[-1].content))
+        assert code is not None
+        return self.script.replace("{code}", code.group(1))
 
 
 def hit(

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.__main__ import main
 from adapters.base import read_base_manifest
-from adapters.config import read_adapter_file
+from adapters.config import TrainingSettings, read_adapter_file
 from adapters.dataset import dataset_hash, read_examples
 from adapters.registry import find_adapters
 from desk.config import load_desk
@@ -60,7 +60,7 @@ def test_shipped_weights_were_trained_on_the_rows_beside_them(name: str) -> None
     found, _ = find_adapters(desk.adapters.shipped, desk.adapters.trained, read_base_manifest(desk.adapters.base))
     manifest = next(one.manifest for one in found if one.manifest.name == name)
     assert manifest.dataset_hash == dataset_hash(read_examples(folder / "train.jsonl"))
-    assert manifest.settings == read_adapter_file(folder / "adapter.yaml").training.model_dump()
+    assert TrainingSettings.model_validate(manifest.settings) == read_adapter_file(folder / "adapter.yaml").training
 
 
 @pytest.mark.parametrize("name", ["it-support", "service-desk", "triage"])

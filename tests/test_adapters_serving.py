@@ -213,6 +213,14 @@ def test_a_new_version_serves_while_a_running_answer_keeps_its_own(own: Engine, 
         own.stream([Message("user", "hello")], "red@1")
 
 
+def test_a_refresh_waits_for_what_it_found(own: Engine, made: Path, tmp_path: Path) -> None:
+    replace_red(tmp_path / "own", made)
+    own.refresh(30)
+    assert own.adapters[-1].version == 2
+    own.refresh(30)
+    assert own.adapters[-1].version == 2
+
+
 def test_loading_costs_running_streams_at_most_two_steps(own: Engine, made: Path, tmp_path: Path) -> None:
     stream = own.stream([Message("user", "hello")], "blue", Sampling(max_tokens=100))
     steps = [own.steps for _ in zip(range(3), stream, strict=False)]

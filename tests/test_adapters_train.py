@@ -54,13 +54,13 @@ def test_lora_sits_on_the_four_fused_projections_and_nothing_else_learns(root: P
     assert sum(learning.values()) == 2 * a_layer
 
 
-def test_training_leaves_every_weight_of_the_base_as_it_was(root: Path) -> None:
+def test_training_leaves_every_weight_of_the_base_as_it_was(root: Path, tmp_path: Path) -> None:
     import torch
 
     loaded = load_base(str(root / "base"))
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
     model = attach_lora(loaded.model, quick_training())
-    run_sft(model, loaded.tokenizer, ROWS, quick_training())
+    run_sft(model, loaded.tokenizer, ROWS, quick_training(), tmp_path)
     after = {name.replace(".base_layer", ""): weight for name, weight in loaded.model.state_dict().items()}
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
@@ -71,7 +71,9 @@ def test_a_trained_adapter_is_complete_served_and_knows_its_answers(root: Path, 
     assert sorted(path.name for path in output.iterdir() if path.suffix in {".json", ".safetensors"}) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "losses.json",
         "manifest.json",
+        "split.json",
     ]
     assert str(root) not in (output / "adapter_config.json").read_text()
     assert [path.name for path in output.parent.iterdir()] == ["small"]
@@ -95,14 +97,14 @@ def test_the_weights_are_stored_in_sixteen_bits(root: Path) -> None:
         assert {weight.dtype for weight in load_file(path).values()} == {torch.bfloat16}
 
 
-def test_the_same_seed_trains_the_same_loss_and_another_seed_another(root: Path) -> None:
-    def loss(seed: int) -> float:
+def test_the_same_seed_trains_the_same_loss_and_another_seed_another(root: Path, tmp_path: Path) -> None:
+    def loss(seed: int, run: str) -> float:
         loaded = load_base(str(root / "base"))
         settings = quick_training(seed=seed)
-        return run_sft(attach_lora(loaded.model, settings), loaded.tokenizer, ROWS, settings)
+        live = run_sft(attach_lora(loaded.model, settings), loaded.tokenizer, ROWS, settings, tmp_path / run)
+        return live.training[-1][1]
 
-    assert loss(1) == loss(1)
-    assert loss(1) != loss(2)
+    assert loss(1, "a") == loss(1, "b") != loss(2, "c")
 
 
 def test_exact_share_counts_whole_answers(root: Path) -> None:

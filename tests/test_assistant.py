@@ -28,7 +28,7 @@ from chains.workflow import ticket_text
 
 QUESTION = "How long does a Harbor Link connection last before it ends?"
 SYMPTOM = "The display of my notebook keeps flickering"
-ANSWER_KEYS = "type route adapter answer refused clarify citations fields parts timings_ms"
+ANSWER_KEYS = "type route adapter answer refused clarify citations unsupported fields parts timings_ms"
 CITATION_KEYS = "passage document page section start end quote score answer_start answer_end"
 TICKET = "Sort this ticket: Harbor Link stops after a while when I work from home, how can I avoid it?"
 

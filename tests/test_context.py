@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from chains.condense import Understood
 from chains.context import NEW_WORDS, look_around, vector_of
 from chains.workflow import look_up
 from desk.config import IndexSettings
+from index.document import SearchResult
 from index.library import Library
 from tests.fakes import HashEmbedder
 
@@ -43,8 +46,13 @@ def understood(follows: float) -> Understood:
     )
 
 
+def around(library: Library, given: Understood, vector: NDArray[np.float32], k: int = 5) -> tuple[SearchResult, bool]:
+    look = partial(look_up, library, EMBED, k=k, collections=DESK)
+    return look_around(library, look, EMBED, given, vector, k, DESK)
+
+
 def found(library: Library, given: Understood, k: int = 5) -> list[tuple[str, str]]:
-    result, _ = look_around(library, EMBED, given, vector_of(EMBED, given), k, DESK)
+    result, _ = around(library, given, vector_of(EMBED, given), k)
     return [(Path(hit.path).name, hit.passage.section) for hit in result.hits]
 
 
@@ -52,9 +60,7 @@ def test_a_message_that_stands_alone_is_searched_exactly_as_without_a_conversati
     given = understood(0.0)
     vector = vector_of(EMBED, given)
     assert np.array_equal(vector, EMBED([given.message])[0])
-    assert look_around(library, EMBED, given, vector, 5, DESK) == look_up(
-        library, EMBED, given.message, vector, 5, DESK
-    )
+    assert around(library, given, vector) == look_up(library, EMBED, given.message, vector, 5, DESK)
 
 
 def test_a_follow_up_finds_what_stands_beside_what_was_just_read(library: Library) -> None:
@@ -64,7 +70,7 @@ def test_a_follow_up_finds_what_stands_beside_what_was_just_read(library: Librar
 
 def test_scores_fall_and_no_passage_comes_twice(library: Library) -> None:
     given = understood(0.5)
-    result, ordered = look_around(library, EMBED, given, vector_of(EMBED, given), 5, DESK)
+    result, ordered = around(library, given, vector_of(EMBED, given))
     scores = [hit.score for hit in result.hits]
     assert scores == sorted(scores, reverse=True)
     assert len({hit.passage.id for hit in result.hits}) == len(result.hits) > 1
@@ -80,7 +86,7 @@ def test_each_sentence_keeps_its_own_cosine_with_the_message_as_it_is_meant(libr
     message, condensed = EMBED([given.message, given.condensed])
     meant = message + condensed
     meant /= np.linalg.norm(meant)
-    result, _ = look_around(library, EMBED, given, vector_of(EMBED, given), 5, DESK)
+    result, _ = around(library, given, vector_of(EMBED, given))
     for hit in result.hits:
         lone = library.search(given.condensed, meant, 30, DESK)
         alike = next(one for one in lone.hits if one.passage.id == hit.passage.id)
@@ -89,7 +95,7 @@ def test_each_sentence_keeps_its_own_cosine_with_the_message_as_it_is_meant(libr
 
 def test_the_new_words_weigh_more_than_those_of_the_question_before(library: Library) -> None:
     given = understood(1.0)
-    weights = look_around(library, EMBED, given, vector_of(EMBED, given), 5, DESK)[0].term_weights
+    weights = around(library, given, vector_of(EMBED, given))[0].term_weights
     plain = library.search(given.condensed, EMBED([given.condensed])[0], 5, DESK).term_weights
     assert {term: weights[term] / plain[term] for term in plain} == {"charg": 1.0, "car": 1.0, "ghent": NEW_WORDS}
 
@@ -103,9 +109,7 @@ def test_the_vector_lies_the_nearer_to_the_condensed_reading_the_likelier_a_foll
 
 def test_the_place_is_no_evidence_for_a_message_that_is_out_of_scope_by_itself(library: Library) -> None:
     vector = vector_of(EMBED, understood(1.0))
-    inside, outside = (
-        look_around(library, EMBED, replace(understood(1.0), stray=stray), vector, 5, DESK)[0] for stray in (0.0, 1.0)
-    )
+    inside, outside = (around(library, replace(understood(1.0), stray=stray), vector)[0] for stray in (0.0, 1.0))
     assert [hit.passage.id for hit in inside.hits] == [hit.passage.id for hit in outside.hits]
     message, condensed = EMBED([understood(1.0).message, understood(1.0).condensed])
     meant = (message + condensed) / np.linalg.norm(message + condensed)

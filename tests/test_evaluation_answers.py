@@ -7,7 +7,7 @@ import pytest
 
 from chains.citations import Quote
 from desk.errors import DeskError
-from evaluation.answers import QuestionRow, figures, outcome, read_questions
+from evaluation.answers import Outcome, QuestionRow, Stated, figures, outcome, read_questions
 from tests.fakes import hit
 
 
@@ -21,9 +21,13 @@ def quote(text: str, document: str = "d1") -> Quote:
     return Quote(hit(text, path=document), 0, len(text), 1.0)
 
 
+def came(row: QuestionRow, quotes: list[Quote]) -> Outcome:
+    return outcome(row, quotes, Stated(0.4, 0.3, False))
+
+
 def test_an_outcome_tells_each_sentence_and_each_citation() -> None:
     of = hit("x", path="d1").passage.document_id
-    one = outcome(row("NINE euros", of), [quote("Ask Ann. It costs nine  euros."), quote("Elsewhere.", "other.md")])
+    one = came(row("NINE euros", of), [quote("Ask Ann. It costs nine  euros."), quote("Elsewhere.", "other.md")])
     assert one.hits == (False, True, False)
     assert one.cited == (True, False)
     assert not one.refused
@@ -32,11 +36,11 @@ def test_an_outcome_tells_each_sentence_and_each_citation() -> None:
 def test_the_figures_are_those_counted_by_hand() -> None:
     of = hit("x", path="d1").passage.document_id
     outcomes = [
-        outcome(row("nine", of), [quote("It is nine. More here.")]),
-        outcome(row("ten", of), [quote("Not it."), quote("It is ten.", "other.md")]),
-        outcome(row("six", of), []),
-        outcome(row(None), []),
-        outcome(row(None), [quote("Nine.")]),
+        came(row("nine", of), [quote("It is nine. More here.")]),
+        came(row("ten", of), [quote("Not it."), quote("It is ten.", "other.md")]),
+        came(row("six", of), []),
+        came(row(None), []),
+        came(row(None), [quote("Nine.")]),
     ]
     got = figures(outcomes)
     assert got["first_sentence_hit"] == pytest.approx(1 / 3)
@@ -49,7 +53,7 @@ def test_the_figures_are_those_counted_by_hand() -> None:
 
 
 def test_what_cannot_be_counted_is_no_number() -> None:
-    got = figures([outcome(row("nine"), [quote("Nine.", "other.md")])])
+    got = figures([came(row("nine"), [quote("Nine.", "other.md")])])
     assert math.isnan(got["refusal_f1"]) and math.isnan(got["refusal_precision"])
     assert got["citation_recall"] == 0.0
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from desk.errors import DeskError
-from evaluation.desk import Share
 from evaluation.floors import Floors, lost, read_floors
+from evaluation.share import Share
 
 REPORT = {"turns": {"route": Share(80, 100), "answerable_refused": Share(10, 100)}}
 

@@ -17,7 +17,7 @@ from evaluation.__main__ import main
 from evaluation.beir import CorpusRow, QueryRow, read_qrels, read_rows
 from evaluation.corpus import COLLECTIONS, corpus_of, document_of
 from evaluation.ranking import FIGURES, compare
-from evaluation.retrieval import METHODS, measure_beir, measure_public, rankings
+from evaluation.retrieval import METHODS, measure, rank_beir, rank_public, rankings
 from index.library import Library
 from index.search import search
 
@@ -109,7 +109,7 @@ def test_the_measured_search_is_the_librarys_own(tmp_path: Path) -> None:
 
 def test_figures_equal_an_independent_count(tmp_path: Path) -> None:
     corpus, queries, qrels = word_set(seed=2)
-    report = measure_beir(*write_set(tmp_path, corpus, queries, qrels), SETTINGS, HashEmbedder())
+    report = measure(rank_beir(*write_set(tmp_path, corpus, queries, qrels), SETTINGS, HashEmbedder()).ranked)
     grades: dict[str, dict[str, int]] = {}
     for line in qrels:
         query, document, grade = line.split("\t")
@@ -177,7 +177,7 @@ def test_a_document_counts_once_at_its_best_passage(tmp_path: Path) -> None:
     ]
     queries = [{"_id": 1, "text": "bread of the harbour bakery"}, {"_id": "2", "text": "lighthouse"}]
     paths = write_set(tmp_path, corpus, queries, ["1\tshort\t1", "1\tgone\t1", "2\tnamed\t2"])
-    report = measure_beir(*paths, SETTINGS, HashEmbedder())
+    report = measure(rank_beir(*paths, SETTINGS, HashEmbedder()).ranked)
     for method in ("bm25", "hybrid"):
         assert report[method]["recall@5"].value == pytest.approx((0.5 + 1) / 2)
         assert report[method]["mrr@10"].value >= 0.75
@@ -241,7 +241,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_judgements_without_a_query_or_a_grade_above_zero_are_refused_when_nothing_is_left(tmp_path: Path) -> None:
     paths = write_set(tmp_path, [{"_id": "a", "text": "b"}], [{"_id": "1", "text": "b"}], ["1\ta\t0", "2\ta\t1"])
     with pytest.raises(DeskError, match="No query of"):
-        measure_beir(*paths, SETTINGS, HashEmbedder())
+        rank_beir(*paths, SETTINGS, HashEmbedder())
 
 
 def squad(folder: Path) -> Path:
@@ -260,8 +260,9 @@ def squad(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["xquad", "covidqa"])
 def test_public_sets_are_measured_beside_the_halves(tmp_path: Path, name: str) -> None:
-    questions, passages, report = measure_public(squad(tmp_path), name, SETTINGS)
-    assert (questions, passages) == (2, 2)
+    found = rank_public(squad(tmp_path), name, SETTINGS)
+    assert (len(found.ranked), found.passages) == (2, 2)
+    report = measure(found.ranked)
     for method in METHODS:
         assert {key: one.value for key, one in report[method].items()} == dict.fromkeys(FIGURES, 1.0)
         assert all(one.interval == (1.0, 1.0) and one.behind == (0.0, 0.0) for one in report[method].values())
@@ -269,4 +270,4 @@ def test_public_sets_are_measured_beside_the_halves(tmp_path: Path, name: str) -
 
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeskError, match=r"xquad\.en\.json is missing"):
-        measure_public(tmp_path, "xquad", SETTINGS)
+        rank_public(tmp_path, "xquad", SETTINGS)

@@ -1,9 +1,7 @@
 """`python -m evaluation routing` on small sets with known answers."""
 
 import json
-import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,18 +9,15 @@ import pytest
 from desk.config import IndexSettings
 from desk.errors import DeskError
 from evaluation.__main__ import main
+from evaluation.calibration import calibration_error
 from evaluation.routing import (
-    Decided,
     Labelled,
-    RoutingFigures,
-    calibration_error,
     measure,
     measure_files,
     read_labelled,
     rotate,
     rotation,
 )
-from evaluation.routing_report import report_page, write_report
 from tests.fakes import HashEmbedder
 
 WORDS = {
@@ -56,7 +51,8 @@ def write(path: Path, made: list[dict[str, str]]) -> Path:
 
 
 def labelled(made: list[dict[str, str]]) -> Labelled:
-    return Labelled(HashEmbedder().embed([row["text"] for row in made]), tuple(row["label"] for row in made))
+    texts = tuple(row["text"] for row in made)
+    return Labelled(texts, HashEmbedder().embed(texts), tuple(row["label"] for row in made))
 
 
 @pytest.mark.parametrize("strays", [0, 40])
@@ -120,38 +116,6 @@ def test_one_label_alone_is_refused() -> None:
     only = [row for row in rows(0, 3, 3) if row["label"] in ("mail", "none")]
     with pytest.raises(DeskError, match="fewer than two labels"):
         measure(labelled(only), labelled(only), 0.8)
-
-
-def test_the_report_draws_both_pictures_and_escapes_labels(tmp_path: Path) -> None:
-    gold = np.array(["<b>mail</b>", "vpn & co", "none"])
-    decided = Decided(gold, gold[[1, 1, 0]], np.array([0.9, 0.8, 0.2]), np.array([1.0, 1.0, -1.0]), gold[[1, 1, 2]])
-    figures = RoutingFigures(*([0.5] * 9), float("nan")).to_json()
-    page = report_page(figures, decided)
-    pictures = [ElementTree.fromstring(text) for text in svgs(page)]
-    assert [one.attrib["aria-label"] for one in pictures] == ["confusion matrix", "reliability"]
-    cells = [one.findtext("title") for one in pictures[0] if one.attrib.get("class") == "cell"]
-    assert sorted(filter(None, cells)) == [
-        "<b>mail</b> given vpn & co: 1",
-        "none given none: 1",
-        "vpn & co given vpn & co: 1",
-    ]
-    assert "<b>mail" not in page
-    (curve,) = [one.attrib["points"] for one in pictures[1] if one.attrib.get("class") == "curve"]
-    assert curve == "296.0,10.0 328.0,330.0"  # .8 was right, .9 was wrong; out of scope is left out
-    assert write_report(tmp_path / "folder", figures, decided) == tmp_path / "folder" / "routing.html"
-    assert write_report(tmp_path / "page.html", figures, decided).read_text() == page
-
-
-def svgs(page: str) -> list[str]:
-    """The pictures of a page as XML: HTML may leave the quotes of an attribute out."""
-    return [re.sub(r"(class|role)=(\w+)", r'\1="\2"', text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
-
-
-def test_many_labels_are_named_in_tips_alone() -> None:
-    gold = np.array([f"label {number}" for number in range(60)])
-    decided = Decided(gold, gold, np.full(60, 0.9), np.ones(60), gold)
-    matrix = ElementTree.fromstring(svgs(report_page({}, decided))[0])
-    assert not matrix.findall("text") and len(matrix.findall("rect/title")) == 60
 
 
 def test_files_and_data_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from chains.citations import Quote
-from chains.extract import MOST_NONE, QUOTE_WORDS, UNSURE, answers, choose_quotes, unsure
+from chains.extract import MOST_UNANSWERED, QUOTE_WORDS, UNSURE, answers, choose_quotes, unsure
 from chains.judge import Judgement
 from index.chunk import sentences
 from index.document import ScoredPassage
@@ -33,7 +33,7 @@ def judged(question: str, *hits: ScoredPassage) -> Judgement:
         for one in hits
     ]
     total = sum(float(row.sum()) for row in scores)
-    return Judgement(tuple(row / total for row in scores), 0.0)
+    return Judgement(tuple(row / total for row in scores), 0.0, 0.0)
 
 
 def quotes(question: str, *hits: ScoredPassage, most: int = 3) -> list[Quote]:
@@ -76,9 +76,9 @@ def test_one_sentence_is_enough_where_no_other_is_likely() -> None:
     other = "Parcels of more than thirty kilograms are weighed at the ramp, where two people lift them onto the scale."
     passage = hit(f"{sure} {other}")
     odds = np.array([0.97, 0.03], dtype=np.float32)
-    assert [quote.text for quote in choose_quotes("when", [passage], Judgement((odds,), 0.0))] == [sure]
+    assert [quote.text for quote in choose_quotes("when", [passage], Judgement((odds,), 0.0, 0.0))] == [sure]
     even = np.array([0.5, 0.5], dtype=np.float32)
-    assert len(choose_quotes("when", [passage], Judgement((even,), 0.0))) == 2
+    assert len(choose_quotes("when", [passage], Judgement((even,), 0.0, 0.0))) == 2
 
 
 def test_the_same_words_are_not_quoted_twice() -> None:
@@ -95,7 +95,7 @@ def test_no_more_quotes_than_asked_for() -> None:
         )
     ]
     assert len(texts("lamps chairs", *hits, most=2)) == 2
-    assert choose_quotes("anything", [], Judgement((), 1.0)) == []
+    assert choose_quotes("anything", [], Judgement((), 1.0, 1.0)) == []
 
 
 def test_a_line_about_the_document_itself_is_quoted_only_when_asked_for() -> None:
@@ -107,9 +107,13 @@ def test_a_line_about_the_document_itself_is_quoted_only_when_asked_for() -> Non
 
 def test_what_is_likelier_no_answer_is_not_quoted_and_a_close_call_is_said_to_be_one() -> None:
     row = np.array([0.1], dtype=np.float32)
-    assert [answers(Judgement((row,), none)) for none in (0.0, MOST_NONE, MOST_NONE + 0.01)] == [True, True, False]
-    assert [unsure(Judgement((row,), none)) for none in (0.0, UNSURE, UNSURE + 0.01)] == [False, False, True]
-    assert not answers(Judgement((), 0.0))
+    assert [answers(Judgement((row,), 0.0, none)) for none in (0.0, MOST_UNANSWERED, MOST_UNANSWERED + 0.01)] == [
+        True,
+        True,
+        False,
+    ]
+    assert [unsure(Judgement((row,), 0.0, none)) for none in (0.0, UNSURE, UNSURE + 0.01)] == [False, False, True]
+    assert not answers(Judgement((), 0.0, 0.0))
 
 
 def test_a_sentence_that_leans_on_a_short_one_brings_it_along() -> None:
@@ -124,5 +128,5 @@ def test_a_sentence_that_leans_on_a_short_one_brings_it_along() -> None:
 def test_a_row_of_a_table_is_quoted_alone() -> None:
     rows = ["Item: Dock; Price: 219; Owner: Ann", "Item: Lamp; Price: 40; Owner: Bea", "Item: Mat; Price: 9; Owner: Cy"]
     sure = np.array([0.96, 0.02, 0.02], dtype=np.float32)
-    quoted = choose_quotes("price of a dock", [hit("\n".join(rows))], Judgement((sure,), 0.0))
+    quoted = choose_quotes("price of a dock", [hit("\n".join(rows))], Judgement((sure,), 0.0, 0.0))
     assert [quote.text for quote in quoted] == rows[:1]

@@ -101,6 +101,27 @@ def test_the_two_answers_cite_into_panels_of_their_own(handlers: FeedbackHandler
     assert talk.panel().count("<details open>") == 1
 
 
+def test_the_route_control_is_kept_as_an_override_where_the_router_would_have_gone_elsewhere(
+    board: Switchboard, before: int
+) -> None:
+    talk = Conversation(ways=ways_of(board))
+    for route, adapter in (("retrieval", "auto"), ("adapter", "it-support"), ("auto", "it-support")):
+        talk.ask(QUESTION)
+        list(ChatPage(board).answer(talk, route, adapter, USER))
+    assert [shown.answer is not None for shown in talk.turns] == [True] * 3
+    assert kept(board, before) == [Feedback(USER, "override", "control", QUESTION, DOCUMENTS, SUPPORT)]
+
+
+def test_an_answer_that_was_stopped_says_nothing_of_the_route_control(board: Switchboard, before: int) -> None:
+    talk = Conversation(ways=ways_of(board))
+    talk.ask(QUESTION)
+    answer = ChatPage(board).answer(talk, "adapter", "it-support", USER)
+    next(answer)
+    talk.stop()
+    list(answer)
+    assert talk.turns[0].answer is None and kept(board, before) == []
+
+
 @pytest.mark.parametrize(("side", "words"), [("first", "12 hours"), ("second", "You chose it-support")])
 def test_the_preferred_answer_stays_and_becomes_the_history(
     board: Switchboard, before: int, handlers: FeedbackHandlers, compared: Conversation, side: str, words: str

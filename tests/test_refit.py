@@ -13,8 +13,9 @@ from chains.assistant import Assistant, fit_router
 from chains.first_stage import RouterInput
 from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, read_learned, write_learned
-from chains.turn import BASE_MODEL, Route, Routed, RouteOption, Turn
+from chains.turn import BASE_MODEL, Event, Route, Routed, RouteOption, Turn
 from chains.utterances import Label
+from desk.config import CollectionSettings
 from desk.errors import DeskError
 from evaluation.__main__ import main
 from evaluation.refit import (
@@ -25,12 +26,14 @@ from evaluation.refit import (
     Weighed,
     apply_refit,
     goes_right,
+    label_of,
     lines,
     try_refit,
     votes,
     weigh,
 )
-from index.document import SearchResult
+from index.document import DESK_COLLECTION, SearchResult
+from index.library import Library
 from tests.fakes import HashEmbedder
 
 DOCUMENTS, SUPPORT = RouteOption(Route.RETRIEVAL), RouteOption(Route.ADAPTER, "it-support")
@@ -62,6 +65,7 @@ def preference(user: str, chosen: RouteOption, question: str = "a b c") -> Feedb
         ([thumb("u", "down"), thumb("u", "up", "A  b c")], Vote("u", "A  b c", READ)),
         ([override("u")], Vote("u", "a b c", FIX)),
         ([override("u"), thumb("u", "up")], Vote("u", "a b c", FIX)),
+        ([replace(override("u"), value="control")], Vote("u", "a b c", FIX)),
         ([override("u"), preference("u", DOCUMENTS)], Vote("u", "a b c", READ)),
         ([preference("u", DOCUMENTS), override("u")], Vote("u", "a b c", READ)),
         (
@@ -187,3 +191,27 @@ def test_a_label_that_the_desk_no_longer_has_is_left_out(own_board: Switchboard)
     (vector,) = own_board.embedder.embed_queries([gone[0].text])
     ways = {option.adapter for option, _ in router.decide(RouterInput(vector, SearchResult((), 0.0))).options}
     assert "it-support" in ways and "gone" not in ways
+
+
+class Listening(Assistant):
+    """The assistant, which remembers the collections that it was given."""
+
+    given: frozenset[str] = frozenset()
+
+    def answer(self, turn: Turn) -> Iterator[Event]:
+        self.given = turn.collections
+        return super().answer(turn)
+
+
+def test_turns_are_tried_on_all_that_everybody_may_read(board: Switchboard, tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    rooms = CollectionSettings("rooms", "documents/rooms", frozenset())
+    pay = CollectionSettings("pay", "documents/pay", frozenset({"hr"}))
+    index = replace(board.desk.index, documents=tmp_path / "documents", state=tmp_path / "state")
+    library = Library.open(replace(index, collections=(rooms, pay)), board.embedder)
+    assistant = Listening(
+        board.desk.chains, library, board.embedder, board.engine, board.assistant.router, board.assistant.judge
+    )
+    label_of(assistant, GoldenTurn(id="a", question=QUESTION, route=Route.RETRIEVAL))
+    assert assistant.given == {DESK_COLLECTION, "rooms"}
+    library.close()

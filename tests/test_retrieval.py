@@ -1,16 +1,11 @@
 """The generative documents chain with a small model that really reads its prompt."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from chains.judge import Judge
 from chains.prepared import Draft, Prepared
@@ -18,31 +13,9 @@ from chains.retrieval import answer_from_documents, in_force
 from chains.turn import Cited, Route, RouteDecision, Token, Turn
 from desk.config import IndexSettings
 from index.library import Library
-from tests.fakes import HashEmbedder, hit
+from tests.fakes import CopyingReader, HashEmbedder, hit
 
 NOTE = "# Canteen\n\nLunch is served from noon to one. A meal costs 5.50 EUR. Bring your badge to pay.\n"
-
-
-class CopyingReader(BaseChatModel):
-    """Says a script in which {code} stands for the first passage's code, a few characters at a time."""
-
-    script: str
-
-    @property
-    def _llm_type(self) -> str:
-        return "copying-reader"
-
-    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(content=self._said(messages)))])
-
-    def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
-        for piece in re.findall(r".{1,3}", self._said(messages), re.DOTALL):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-
-    def _said(self, messages: list[BaseMessage]) -> str:
-        code = re.search(r"\[([a-z0-9]{4})\]", str(messages[-1].content))
-        assert code is not None
-        return self.script.replace("{code}", code.group(1))
 
 
 @pytest.fixture

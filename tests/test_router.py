@@ -1,6 +1,7 @@
 """The router on small hand-made utterances with a hash embedder: what decides, and who wins."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,29 @@ def test_the_choice_of_the_sender_wins_and_says_so() -> None:
     assert router().decide(given("price of a dock", adapter="terms")).adapter == "terms"
     assert router().decide(given("price of a dock", adapter=BASE_MODEL)).route is Route.ADAPTER
     assert router().decide(given("meaning", STRONG, Route.RETRIEVAL, "terms")).route is Route.RETRIEVAL
+
+
+def test_a_chosen_workflow_is_the_one_that_answers_whatever_is_nearest() -> None:
+    rows = {**ROWS, Label(Route.BOTH, "intake"): ["file this request", "request for intake", "new request", "intake"]}
+    known = utterances(rows)
+    two = Router(known, EMBED(known.texts), {"triage": "Ticket triage", "intake": "Request intake"})
+    assert two.decide(given("please sort ticket", route=Route.BOTH)).workflow == "triage"
+    for route in (None, Route.BOTH):
+        decision = two.decide(replace(given("please sort ticket", route=route), workflow="intake"))
+        assert decision.option == RouteOption(Route.BOTH, None, "intake")
+        assert (decision.reason, decision.forced) == ("You chose Request intake", True)
+        assert decision.instead == RouteOption(Route.BOTH, None, "triage")
+    documents = two.decide(replace(given("please sort ticket", route=Route.RETRIEVAL), workflow="intake"))
+    assert (documents.route, documents.workflow) == (Route.RETRIEVAL, None)
+    with pytest.raises(TurnError, match="There is no workflow 'payroll' here: choose one of these: intake, triage"):
+        two.decide(replace(given("please sort ticket"), workflow="payroll"))
+
+
+def test_what_the_router_would_have_decided_is_told_beside_a_choice_and_only_there() -> None:
+    fitted = router()
+    own = fitted.decide(given("my screen flickers"))
+    assert own.instead is None and own.option == RouteOption(Route.ADAPTER, "devices")
+    assert fitted.decide(given("my screen flickers", route=Route.RETRIEVAL)).instead == own.option
 
 
 def test_a_route_that_the_desk_lacks_is_refused_in_a_sentence() -> None:

@@ -14,16 +14,18 @@ from app import render
 from app.assembly import Switchboard
 from app.conversation import Conversation, Shown
 from app.growing import Growing
-from app.pages.feedback import View, connect_feedback, ways_of
+from app.pages.feedback import View, connect_feedback, ways_of, workflow_ways
+from app.records import Feedback
 from chains.clarify import options, with_choice
-from chains.turn import BASE_MODEL, Cited, Exchange, Failed, Finished, Noted, Route, Turn
+from chains.turn import BASE_MODEL, Answer, Cited, Exchange, Failed, Finished, Noted, Route, Turn
 from desk.config import UPLOADS
 from index.document import NO_GROUPS
 from index.errors import LibraryError, UnreachableError
 from index.library import Added
 
 AUTO = "auto"
-ROUTE_CHOICES = [("Auto", AUTO), ("Documents", "retrieval"), ("Adapter", "adapter"), ("Both", "both")]
+TAKING_UP_S = 3.0
+"""A page waits at most so long for adapters that have just been trained."""
 
 
 class ChatPage:
@@ -110,8 +112,9 @@ class ChatPage:
         turn = Turn(
             question=shown.asked,
             history=history,
-            route=None if route == AUTO else Route(route),
+            route=None if route == AUTO else Route(route.partition(":")[0]),
             adapter=None if adapter == AUTO else adapter,
+            workflow=route.partition(":")[2] or None,
             may_ask=shown.may_ask,
             collections=self.collections(user),
             user=user,
@@ -123,11 +126,30 @@ class ChatPage:
                 if conversation.growing is not shown:
                     break
                 yield *_view(conversation), gr.skip()
+        if route != AUTO and shown.option is None and shown.answer is not None:
+            self._keep_override(user, shown.answer)
         yield *_view(conversation), gr.skip()
+
+    def _keep_override(self, user: str, answer: Answer) -> None:
+        """Keeps that the route control was set to another way than the router's."""
+        instead, chosen = answer.decision.instead, answer.decision.option
+        if instead is not None and instead != chosen and not answer.parts:
+            self.board.records.keep(Feedback(user, "override", "control", answer.standalone, instead, chosen))
 
     def collections(self, user: str) -> frozenset[str]:
         """What this user's turns search."""
         return self.board.library.readable(NO_GROUPS) | ({collection_of(user)} if user else set())
+
+    def route_choices(self) -> list[tuple[str, str]]:
+        """What the route control offers; several workflows by their titles."""
+        workflows = [(way.words, way.key) for way in workflow_ways(self.board)]
+        both = workflows if len(workflows) > 1 else [("Both", Route.BOTH.value)]
+        return [("Auto", AUTO), ("Documents", Route.RETRIEVAL.value), ("Adapter", Route.ADAPTER.value), *both]
+
+    def adapters_now(self) -> Any:
+        """The dropdown with what was trained since the app started."""
+        self.board.engine.refresh(TAKING_UP_S)
+        return gr.update(choices=self.adapter_choices())
 
     def adapter_choices(self) -> list[tuple[str, str]]:
         base = self.board.engine.base
@@ -185,6 +207,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         parts = _lay_out(page)
         _connect(page, parts)
         connect_feedback(page, parts.conversation, parts.user, [parts.chatbot, parts.panel])
+        demo.load(page.adapters_now, outputs=parts.adapter, show_progress="hidden")
         demo.load(
             lambda known: known or secrets.token_hex(16), parts.user, parts.user, queue=False, show_progress="hidden"
         )
@@ -245,7 +268,12 @@ def _question_row() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:
 def _control_row(page: ChatPage) -> tuple[gr.Radio, gr.Dropdown]:
     with gr.Row(elem_classes="sb-controls"):
         route = gr.Radio(
-            ROUTE_CHOICES, value=AUTO, label="Route of the next turn", elem_id="sb-route", scale=3, min_width=400
+            page.route_choices(),
+            value=AUTO,
+            label="Route of the next turn",
+            elem_id="sb-route",
+            scale=3,
+            min_width=400,
         )
         adapter = gr.Dropdown(
             page.adapter_choices(),

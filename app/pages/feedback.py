@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.conversation import Conversation, Shown
-from app.feedback import Press, Side, Way, is_side, is_thumb, option_of, read_press
+from app.feedback import Press, Side, Way, is_side, is_thumb, read_press
 from app.records import Feedback, Kind
+from chains.clarify import with_choice
 from chains.turn import BASE_MODEL, Route, RouteOption, Turn
 
 if TYPE_CHECKING:
@@ -30,13 +31,20 @@ document.addEventListener("click", (event) => {
 def ways_of(board: "Switchboard") -> tuple[Way, ...]:
     """Every way to answer that this desk has."""
     adapters = [info for info in board.engine.adapters if "chat" in info.capabilities]
-    workflows = list(board.desk.chains.workflows.values())
     return (
         Way(RouteOption(Route.RETRIEVAL), "Documents"),
         *(Way(RouteOption(Route.ADAPTER, info.name), info.name) for info in adapters),
         Way(RouteOption(Route.ADAPTER, BASE_MODEL), "Base model"),
-        *([Way(RouteOption(Route.BOTH), workflows[0].title if len(workflows) == 1 else "Both")] if workflows else []),
+        *workflow_ways(board),
     )
+
+
+def workflow_ways(board: "Switchboard") -> list[Way]:
+    """The desk's workflows as ways to answer; where there is one alone, it needs no name."""
+    workflows = board.desk.chains.workflows
+    if len(workflows) == 1:
+        return [Way(RouteOption(Route.BOTH), one.title) for one in workflows.values()]
+    return [Way(RouteOption(Route.BOTH, workflow=name), one.title) for name, one in workflows.items()]
 
 
 class FeedbackHandlers:
@@ -71,17 +79,16 @@ class FeedbackHandlers:
         turn = Turn(
             question=first.asked,
             history=conversation.history(before=press.place),
-            route=way.option.route,
-            adapter=way.option.adapter,
             collections=self._page.collections(user),
             user=user,
         )
+        turn = with_choice(turn, way.option)
         with contextlib.closing(self._page.write(second, second.anchor, turn)) as steps:
             for _ in steps:
                 if conversation.growing is not second:
                     break
                 yield conversation.messages(), conversation.panel()
-        chosen = option_of(second.answer.decision) if second.answer else way.option
+        chosen = second.answer.decision.option if second.answer else way.option
         self._keep(user, first, "override", "again", chosen)
         yield conversation.messages(), conversation.panel()
 
@@ -95,14 +102,14 @@ class FeedbackHandlers:
                 return
             chosen = (first if side == "first" else second).answer
             assert chosen is not None, "both have an answer"
-            self._keep(user, first, "preference", side, option_of(chosen.decision))
+            self._keep(user, first, "preference", side, chosen.decision.option)
         conversation.settle(press.place, keep_second=side == "second")
 
     def _keep(self, user: str, shown: Shown, kind: Kind, value: str, chosen: RouteOption | None) -> None:
         answer = shown.answer
         assert answer is not None, "an opinion is about a finished answer"
         self._board.records.keep(
-            Feedback(user, kind, value, answer.standalone, option_of(answer.decision), chosen),
+            Feedback(user, kind, value, answer.standalone, answer.decision.option, chosen),
         )
 
 

@@ -1,0 +1,128 @@
+"""From a file of pairs to an adapter that serves: one command, and a verdict at its end."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+import yaml
+
+from adapters.base import load_base
+from adapters.checks import check_rows, without
+from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, TrainingSettings, read_manifest
+from adapters.dataset import Example, read_examples, split, told
+from adapters.decode import Decoder
+from adapters.errors import AdapterError, DatasetError
+from adapters.folders import replacing, trained_folder
+from adapters.registry import MANIFEST_FILE, weights_folder
+from adapters.report import write_report
+from adapters.rows import Placed, read_rows
+from adapters.train import next_version, train_adapter
+from adapters.verdict import Verdict, judge
+from desk.config import AdapterSettings
+
+STEPS, MOST_EPOCHS = 300, 60
+"""A small set is gone through so often that the recipe takes about so many steps: of 20 ready answers with ten
+questions each, 48 steps taught none (docs/log.md)."""
+HELD_OUT = 0.15
+"""Of a small set; it has to leave enough rows for a verdict."""
+LEAST_ROWS = 20
+"""With fewer there is nothing to hold out, and nothing to learn that an example in the prompt would not do."""
+
+
+def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | None, domain: str | None) -> None:
+    """Writes the desk's folder of an adapter: its pairs, checked, and adapter.yaml. Raises DatasetError."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise DatasetError(f"The name {name!r} is not allowed: use small letters, digits, - and _.")
+    folder = settings.shipped / name
+    placed, faults = read_rows(data)
+    faults += check_rows(placed)
+    if severe := [fault for fault in faults if fault.severe]:
+        raise DatasetError(told(severe))
+    rows = [one.row for one in without(placed, faults)]
+    if len(rows) < LEAST_ROWS:
+        raise DatasetError(f"{data} holds {len(rows)} different pairs, and an adapter needs {LEAST_ROWS}: write more.")
+    if (folder / "train.jsonl").is_file() and read_examples(folder / "train.jsonl") != rows:
+        raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
+    if folder.is_dir():
+        return
+    plain = TrainingSettings()
+    epochs = min(MOST_EPOCHS, max(plain.epochs, round(STEPS * plain.batch_size / len(rows))))
+    words: dict[str, object] = {"title": title or name, "domain": domain or title or name}
+    words["training"] = {"epochs": epochs, "validation": HELD_OUT if len(rows) < 1000 else plain.validation}
+    AdapterFile.model_validate(words)
+    with replacing(folder) as scratch:
+        (scratch / "train.jsonl").write_text("".join(map(_line, rows)), encoding="utf-8")
+        text = yaml.safe_dump(words, allow_unicode=True, sort_keys=False)
+        (scratch / "adapter.yaml").write_text(text, encoding="utf-8")
+
+
+def train_and_judge(
+    settings: AdapterSettings, name: str, file: AdapterFile, tracker: str = "none"
+) -> tuple[AdapterManifest, Verdict]:
+    """Trains the adapter of a desk's folder, and lets it serve if it beats the base and the version before."""
+    folder = settings.shipped / name
+    placed, faults = read_rows(folder / "train.jsonl")
+    held_out = read_rows(folder / "eval.jsonl")[0] if (folder / "eval.jsonl").is_file() else []
+    faults += check_rows(placed, held_out)
+    if severe := [fault for fault in faults if fault.severe]:
+        raise DatasetError(told(severe))
+    examples = [one.row for one in placed]
+    rows = _held_out(examples, held_out, file)
+    kind = "nf4" if file.training.method == "qlora" else settings.quantization
+    base = load_base(settings.base, kind, settings.cache)
+    candidate = trained_folder(settings, name, promoted=False)
+    version = max(next_version(name, settings), _version(candidate) + 1)
+    manifest = train_adapter(
+        name, file, examples, base, candidate, version=version, threads=settings.threads, tracker=tracker
+    )
+    del base
+    torch.set_num_threads(settings.threads)
+    decoder = Decoder(load_base(settings.base, kind, settings.cache))
+    serving = weights_folder(settings, name)
+    verdict = judge(candidate, serving, rows, examples, decoder, file.training.max_tokens)
+    write_report(candidate, manifest, verdict)
+    if verdict.promoted:
+        promote(settings, name)
+    return manifest, verdict
+
+
+def promote(settings: AdapterSettings, name: str) -> int:
+    """Lets a candidate serve; its version. A running app takes it up by itself. Raises AdapterError."""
+    candidate = trained_folder(settings, name, promoted=False)
+    if not (candidate / MANIFEST_FILE).is_file():
+        raise AdapterError(f"There is no candidate of {name}: `python -m adapters train {name}` makes one.")
+    manifest = read_manifest(candidate / MANIFEST_FILE, AdapterManifest)
+    output = trained_folder(settings, name, promoted=True)
+    with replacing(output) as scratch:
+        for path in candidate.iterdir():
+            path.rename(scratch / path.name)
+    candidate.rmdir()
+    return manifest.version
+
+
+def _held_out(examples: list[Example], held_out: list[Placed], file: AdapterFile) -> list[Example]:
+    """The evaluation rows; where there are none, the rows that training will leave out."""
+    rows = [one.row for one in held_out] or split(examples, file.training.validation, file.training.seed)[1]
+    if not rows:
+        raise DatasetError(
+            "No row is held out, so nothing could say whether the adapter is any good: raise training.validation in "
+            "adapter.yaml, write several questions for each answer, or add an eval.jsonl."
+        )
+    return rows
+
+
+def _version(folder: Path) -> int:
+    try:
+        return read_manifest(folder / MANIFEST_FILE, AdapterManifest).version
+    except AdapterError:
+        return 0
+
+
+def _line(row: Example) -> str:
+    if row.before:
+        said = [{"role": message.role, "content": message.content} for message in row.before]
+        chat = [*said, {"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
+        return json.dumps({"messages": chat}, ensure_ascii=False) + "\n"
+    pair = {"prompt": row.prompt, "completion": row.completion} | ({"intent": row.intent} if row.intent else {})
+    return json.dumps(pair, ensure_ascii=False) + "\n"

@@ -1,0 +1,51 @@
+"""Where a training run keeps its checkpoints until its adapter is complete, so that a killed one goes on."""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapters.errors import DatasetError
+
+COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
+"""A checkpoint that was killed while it was written lacks one of these, or holds one that is empty."""
+
+
+@contextmanager
+def run_folder(output: Path, what: object) -> Iterator[Path]:
+    """A folder for the run that writes `output`, which is gone once the run has ended well.
+
+    `what` is all that decides the run's outcome: checkpoints of another one are thrown away. Raises DatasetError while
+    another process trains the same adapter.
+    """
+    folder = output.with_name(f".{output.name}-run")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be written ({error.strerror}): check space and rights.") from None
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{output.name} is being trained already: wait for it, or stop it first.") from None
+        told = folder / "run.json"
+        identity = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+        if not told.is_file() or told.read_text(encoding="utf-8") != identity:
+            for path in folder.glob("checkpoint-*"):
+                shutil.rmtree(path)
+            told.write_text(identity, encoding="utf-8")
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint; those that are not are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in reversed(found):
+        if all((path / name).is_file() and (path / name).stat().st_size for name in COMPLETE):
+            return path
+        shutil.rmtree(path)
+    return None
