@@ -127,7 +127,7 @@ class Serving:
 @dataclass(frozen=True, slots=True)
 class Part:
     """`count` bytes of one kind and what they are, in words. What is `shared` is divided among several GPUs (fully
-    sharded, as by FSDP or ZeRO-3); every GPU holds the rest itself."""
+    sharded, as by FSDP or ZeRO-3); every GPU holds the rest itself, a batch of its own with it."""
 
     name: str
     count: int
@@ -286,7 +286,7 @@ def _kept_of_a_layer(shape: Shape, plan: Training) -> int:
     Always: both norms' inputs (fp32), the projected query, key and value as one tensor, query and key after rotation,
     the attention's output, gate, up and the gate's SiLU. Trained whole, a norm also keeps what it scales, and a
     projection its input. LoRA keeps the fp32 input of each A after dropout, the dropout's mask (a byte each on a GPU, a
-    number each without), and A's output.
+    number each without), and A's output. Under autocast A's input is bf16, so that this counts too much then.
     """
     width = _bytes(plan.precision)
     query, key = shape.heads * shape.head, shape.kv_heads * shape.head

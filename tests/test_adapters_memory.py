@@ -16,7 +16,7 @@ from adapters.memory import KNOWN, Part, Serving, Training, gpus_needed, serving
 from adapters.train import attach_lora
 
 ROOT = Path(__file__).resolve().parent.parent
-FACTOR = 1.25
+FACTOR = 1.2
 """The estimate lies within it of what is measured, either way."""
 
 
