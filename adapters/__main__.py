@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         "pretrain": _pretrain,
         "evaluate": _evaluate,
         "calibrate": _calibrate,
-        "memory": lambda desk, options: tell_memory(options),
+        "memory": lambda desk, options: tell_memory(options, desk.adapters.base),
     }
     try:
         commands[options.command](load_desk(options.desk), options)

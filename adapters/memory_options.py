@@ -4,7 +4,6 @@ import argparse
 import json
 from dataclasses import asdict
 
-from adapters.errors import BaseModelError
 from adapters.memory import (
     GPU_SIZES,
     KNOWN,
@@ -18,12 +17,16 @@ from adapters.memory import (
     told,
     training_memory,
 )
+from desk.config import EMBEDDED_BASE
 
 
 def memory_options(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help=f"a folder with config.json, a hub id, or one of {', '.join(KNOWN)}"
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help=f"a folder with config.json, a hub id, or one of {', '.join(KNOWN)} (default: the desk's own base)",
     )
     parser.add_argument("--model", dest="named", metavar="MODEL", help="the same")
     parser.add_argument("--method", choices=("lora", "qlora", "full"), default="lora", help="default lora")
@@ -43,12 +46,10 @@ def memory_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tell_memory(options: argparse.Namespace) -> None:
-    """Prints the estimate. Raises BaseModelError where there is no such model."""
-    model = options.model or options.named
-    if not model:
-        raise BaseModelError(f"There is nothing to estimate: name a model, such as {next(iter(KNOWN))}.")
-    shape = shape_of(model)
+def tell_memory(options: argparse.Namespace, base: str) -> None:
+    """Prints the estimate, of the desk's own `base` where no model is named. Raises BaseModelError."""
+    model = options.model or options.named or base
+    shape = shape_of(str(EMBEDDED_BASE) if model == "embedded" else model)
     parts = _parts(shape, options)
     if not options.json:
         print(told(shape, parts, () if options.cpu else options.gpus))

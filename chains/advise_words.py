@@ -1,5 +1,6 @@
 """The advice in words: one sentence a topic that a desk's owner understands, and one JSON line for programs."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +21,8 @@ from chains.advise import (
     trainable,
 )
 
+WIDTH = 110
+"""Columns that a sentence is printed in."""
 HEADINGS: dict[Outcome, str] = {
     "both": "Both",
     "fine-tuning": "Fine-tuning",
@@ -42,7 +45,8 @@ def in_words(advices: Sequence[Advice]) -> str:
         own = [advice for advice in advices if advice.outcome == outcome]
         if own:
             lines += [f"{heading}: {len(own)} of {len(advices)} topics", ""]
-            lines += [f"  {advice.topic}\n      {explain(advice.outcome, advice.signals)}" for advice in own]
+            for advice in own:
+                lines += [f"  {advice.topic}", _indented(explain(advice.outcome, advice.signals))]
             lines.append("")
     return "\n".join(lines).rstrip() or "The desk has neither documents nor question-answer pairs: add some first."
 
@@ -132,6 +136,10 @@ def _against_tuning(signals: Signals) -> list[str]:
     if not trainable(signals):
         return [f"{signals.answers} answers have fewer than {ENOUGH_PER_ANSWER} wordings of the question each"]
     return []
+
+
+def _indented(sentence: str) -> str:
+    return textwrap.fill(sentence, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 def _of_documents(number: int, total: int) -> str:

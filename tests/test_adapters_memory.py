@@ -9,11 +9,12 @@ import pytest
 from adapters_small import make_base
 
 from adapters.__main__ import main
-from adapters.base import load_base
+from adapters.base import load_base, read_base_manifest
 from adapters.config import TrainingSettings
 from adapters.errors import BaseModelError
 from adapters.memory import KNOWN, Part, Serving, Training, gpus_needed, serving_memory, shape_of, training_memory
 from adapters.train import attach_lora
+from desk.config import EMBEDDED_BASE
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTOR = 1.2
@@ -131,9 +132,19 @@ def test_the_command_line_says_parts_cards_and_the_sum(capsys: pytest.CaptureFix
     assert "key-value cache" in said and "1 x 24 GB" in said and "80 GB" not in said
 
 
-def test_the_command_line_refuses_what_is_no_model_or_no_size(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["memory"]) == 1
-    assert "name a model" in capsys.readouterr().err
+def test_without_a_name_the_desks_own_base_is_estimated(capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for asked in (["memory", "--json"], ["memory", "embedded", "--json"], ["memory", "--model", "embedded", "--json"]):
+        assert main(asked) == 0
+        found.append(json.loads(capsys.readouterr().out)["weights"])
+    assert found == [read_base_manifest(str(EMBEDDED_BASE)).parameters] * 3
+
+
+def test_the_command_line_refuses_what_is_no_model_or_no_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["memory", str(tmp_path)]) == 1
+    assert "config.json is missing" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["memory", "Phi-3-mini", "--batch", "0"])
     assert "at least 1" in capsys.readouterr().err
