@@ -8,9 +8,14 @@ import pytest
 
 from adapters.dataset import Example
 from chains.__main__ import main
-from chains.advise import ENOUGH_PAIRS, FACTS, Signals, changes, decide, facts_in, facts_share, special_words
+from chains.advise import ENOUGH_PAIRS, FACTS, Asker, Signals, changes, decide, facts_in, facts_share, special_words
 from chains.advise_words import explain
-from index.document import DocumentInfo
+from chains.golden import GoldenPassage, GoldenTurn
+from chains.judge import Judge
+from chains.turn import Route
+from desk.config import load_desk
+from index.document import NO_GROUPS, DocumentInfo
+from index.library import open_library
 
 LEAVE = """# Leave policy
 
@@ -191,3 +196,20 @@ def test_a_document_changes_if_it_says_so_was_replaced_is_a_table_or_came_later(
         replace(plain, added_at="2026-02-01T00:00:00Z"),
     ):
         assert changes(changed, "2026-01-01T08:00:00Z")
+
+
+def test_documents_answer_as_a_pair_does_and_a_turn_out_of_what_it_names(desk: Path, judge: Judge) -> None:
+    write_document(desk, LEAVE)
+    library = open_library(load_desk(desk).index)
+    asker = Asker(library, library.readable(NO_GROUPS), judge, 5)
+    question = "How many days of paid leave do full-time employees get?"
+    assert asker.says_the_same(Example(question, "Full-time employees get 27 days of paid leave a year."), False)
+    assert not asker.says_the_same(Example(question, SCREEN), False)
+    assert asker.says_the_same(Example(f"Sort this.\n{question}", '{"team":"people"}'), True)
+    assert not asker.says_the_same(Example("Which gas do balloons hold?", "Balloons hold helium."), False)
+    turn = GoldenTurn(id="1", question=question, route=Route.RETRIEVAL)
+    named = [GoldenPassage(document=f"documents/{name}.md", quote="27 days") for name in ("leave", "other")]
+    choices = ((named[0],), (named[1],), ())
+    found = [asker.finds(turn.model_copy(update={"passages": passages})) for passages in choices]
+    assert found == [True, False, False]
+    library.close()
