@@ -275,12 +275,14 @@ class Decoder:
         mask = keys <= positions[:, :, None]
         if self._window is not None:
             mask &= keys > positions[:, :, None] - self._window
+        # Added to the scores: a mask of booleans would be turned into this in every layer.
+        bias = torch.zeros(mask.shape, dtype=self.like.dtype, device=self._device).masked_fill_(~mask, -math.inf)
         with torch.inference_mode():
             self._cache.begin(slots, positions, seen)
             self._mixer.choose([row.adapter for row in rows])
             output = self._model.model(
                 input_ids=batch,
-                attention_mask=mask[:, None],
+                attention_mask=bias[:, None],
                 position_ids=positions,
                 past_key_values=self._cache,
                 use_cache=True,

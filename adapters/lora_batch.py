@@ -154,8 +154,10 @@ class LoraLinear(nn.Module):
         if mixture.grouped is None:
             change = _low_rank(x.reshape(1, rows * tokens, width), a, b)
             return y + change.view(rows, tokens, -1).to(y.dtype)
-        grouped = x[mixture.grouped].view(len(mixture.used), -1, width)
-        change = _low_rank(grouped, a, b).view(-1, tokens, y.shape[-1])[mixture.places].to(y.dtype)
+        grouped = x.index_select(0, mixture.grouped).view(len(mixture.used), -1, width)
+        assert mixture.places is not None
+        each = _low_rank(grouped, a, b).view(-1, tokens, y.shape[-1])
+        change = each.index_select(0, mixture.places).to(y.dtype)
         if mixture.rows is None:
             return y + change
         return y.index_add(0, mixture.rows, change)

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_neighbours()
     _quiet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    for talker in ("httpx", "faiss", "faiss.loader"):
+    for talker in ("httpx", "httpx2", "faiss", "faiss.loader"):
         logging.getLogger(talker).setLevel(logging.WARNING)
     from adapters.errors import ModelError
     from chains.errors import TurnError

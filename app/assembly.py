@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from adapters.engine import Engine
 from app.records import Records, open_records
 from chains.assistant import Assistant, fit_router
+from chains.engines import AnyEngine, open_engine
 from chains.judge import open_judge
 from desk.config import Desk, records_address
 from index.build import BuildProgress
@@ -26,7 +26,7 @@ class Switchboard:
     desk: Desk
     library: Library
     embedder: Embedder
-    engine: Engine
+    engine: AnyEngine
     assistant: Assistant
     records: Records
     closing: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +58,7 @@ def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = N
     bad document or adapter is reported (`library.status().failures`, `engine.failures`) and left out.
     """
     records = open_records(records_address(desk.app), desk.app.records)
-    engine = Engine(desk.adapters)
+    engine = open_engine(desk.adapters)
     library = open_library(desk.index, on_progress)
     embedder = library.embedder
     router = fit_router(desk.chains, library, embedder, engine)
@@ -71,11 +71,12 @@ def describe(board: Switchboard) -> list[str]:
     """What the program runs on, one line each, for the console."""
     desk, engine = board.desk, board.engine
     status = board.library.status()
-    adapters = ", ".join(f"{info.name} v{info.version}" for info in engine.adapters) or "none"
+    adapters = ", ".join(f"{info.name} v{info.version}" if info.version else info.name for info in engine.adapters)
+    server = desk.adapters.server
     lines = [
         f"Desk       {desk.app.title} ({desk.root})",
-        f"Base model {engine.base.name}, {engine.base.size}",
-        f"Adapters   {adapters}",
+        f"Base model {engine.base.name}, {f'served at {server.url}' if server else engine.base.size}",
+        f"Adapters   {adapters or 'none'}",
         f"Embedder   {board.embedder.name}",
         f"Index      {status.documents} documents, {status.passages} passages",
         f"State      {desk.state}",

@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _route(desk: "Desk", as_json: bool) -> int:
-    from adapters.engine import Engine
     from chains.assistant import fit_router
+    from chains.engines import open_engine
     from chains.first_stage import RouterInput
     from chains.workflow import look_up
     from index.document import NO_GROUPS
@@ -45,7 +45,7 @@ def _route(desk: "Desk", as_json: bool) -> int:
 
     library = open_library(desk.index)
     embedder = library.embedder
-    router = fit_router(desk.chains, library, embedder, Engine(desk.adapters))
+    router = fit_router(desk.chains, library, embedder, open_engine(desk.adapters))
     for line in sys.stdin:
         message = line.strip()
         if not message:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 
 from adapters.answer import OPENING_TOKENS, confidence
-from adapters.errors import ModelError
-from chains.chat_model import PhiChatModel
+from chains.chat_model import token_logprobs
 from chains.errors import TurnError
 from chains.extract import answers
 from chains.judge import Judge, Judgement
@@ -23,7 +23,7 @@ Documents = Callable[[Prepared, Judgement], Iterator[Event | Draft]]
 
 def answer_from_adapter(
     prepared: Prepared,
-    model: PhiChatModel,
+    model: BaseChatModel,
     least: float | None,
     documents: Documents,
     judge: Judge,
@@ -35,34 +35,34 @@ def answer_from_adapter(
     `least`, it is stopped there and the documents answer; None, and a choice of the sender's, means never.
     """
     name = prepared.decision.adapter
-    bound = model.bind(adapter=None if name == BASE_MODEL else name)
+    bound = model.bind(adapter=None if name == BASE_MODEL else name, user=prepared.turn.user)
     needed = 0.0 if least is None or prepared.decision.forced else least
     said = False
     pieces = _once_sure(bound.stream([HumanMessage(prepared.standalone)]), needed)
-    try:
-        for piece in pieces:
-            if piece is None:
-                yield from _documents_instead(prepared, str(name), documents, judge, contact)
-                return
-            said = True
-            yield Token(piece)
-    except ModelError as error:
-        raise TurnError(str(error)) from error
+    for piece in pieces:
+        if piece is None:
+            yield from _documents_instead(prepared, str(name), documents, judge, contact)
+            return
+        said = True
+        yield Token(piece)
     if not said:
         raise TurnError(f"The model {name!r} gave no answer. Try again, or choose Documents.")
     yield Draft()
 
 
 def _once_sure(chunks: Iterator[AIMessage], needed: float) -> Iterator[str | None]:
-    """The text from when its first tokens are known to be sure enough; None, and nothing else, where they are not."""
+    """The text from when its first tokens are known to be sure enough; None, and nothing else, where they are not.
+
+    A server that tells no log-probabilities is taken at its word.
+    """
     held, logprobs, sure = "", list[float](), needed == 0
     try:
         for chunk in chunks:
             held += str(chunk.content)
-            logprobs += chunk.response_metadata.get("logprobs", [])
-            if not sure and len(logprobs) < OPENING_TOKENS:
+            logprobs += token_logprobs(chunk)
+            if not sure and len(logprobs) < OPENING_TOKENS and (logprobs or not held):
                 continue
-            if not sure and confidence(logprobs) < needed:
+            if not sure and logprobs and confidence(logprobs) < needed:
                 break
             sure = True
             if held:

@@ -12,17 +12,16 @@ from langchain_core.runnables import RunnableBranch, RunnableGenerator
 from numpy.typing import NDArray
 
 from adapters.dataset import read_examples
-from adapters.engine import Engine
 from adapters.errors import ModelError
 from chains.about import Facts, about, asks_about_the_assistant
 from chains.adapter import answer_from_adapter
-from chains.chat_model import PhiChatModel
 from chains.citations import Embed
 from chains.clarify import label, options, source, take_reply, which_one
 from chains.clock import Clock
 from chains.condense import Closeness, condense
 from chains.context import look_around, vector_of
-from chains.errors import TurnError
+from chains.engines import AnyEngine, chat_model
+from chains.errors import ServerError, TurnError
 from chains.first_stage import RouterInput
 from chains.golden import GoldenTurn, read_golden
 from chains.judge import Judge, Judgement
@@ -74,7 +73,7 @@ class Assistant:
         settings: ChainSettings,
         library: Library,
         embedder: Embedder,
-        engine: Engine,
+        engine: AnyEngine,
         router: Router,
         judge: Judge,
     ) -> None:
@@ -85,7 +84,7 @@ class Assistant:
         self.judge = judge
         self._embed = embedder.embed_queries
         self._titles = {name: workflow.title for name, workflow in settings.workflows.items()}
-        self._model = PhiChatModel(engine=engine)
+        self._model = chat_model(engine, settings.answer_s)
         self._decide = router.as_runnable()
         self._generate = RunnableBranch(
             (lambda prepared: prepared.decision.route is Route.RETRIEVAL, _streaming(self._documents)),
@@ -103,6 +102,9 @@ class Assistant:
             # Its sentences are for whoever runs the program: they name files and commands.
             log.warning("turn %s failed: %s", turn_id, error)
             yield Failed(f"The documents cannot be searched just now (turn {turn_id}). Please try again later.")
+        except ServerError as error:
+            log.warning("turn %s failed: %s", turn_id, error)
+            yield Failed(f"The language model does not answer just now (turn {turn_id}). Please try again later.")
         except (TurnError, ModelError) as error:
             log.warning("turn %s failed: %s", turn_id, error)
             yield Failed(str(error))
@@ -273,7 +275,17 @@ class Assistant:
     def _from_documents(self, prepared: Prepared, judgement: Judgement) -> Iterator[Event | Draft]:
         reader = self._model if self.engine.base.can_read else None
         embed, contact = self.library.embedder.embed, self.settings.contact
-        return answer_from_documents(prepared, judgement, self.library, self.judge, embed, reader, contact)
+        answer = partial(answer_from_documents, prepared, judgement, self.library, self.judge, embed, contact=contact)
+        told = False
+        try:
+            for event in answer(model=reader):
+                told = True
+                yield event
+        except ServerError as error:
+            if told:
+                raise
+            log.warning("quoted instead of read: %s", error)
+            yield from answer(model=None)
 
     def _adapter(self, prepared: Prepared) -> Iterator[Event | Draft]:
         least = {info.name: info.least_confidence for info in self.engine.adapters}.get(prepared.decision.adapter or "")
@@ -342,7 +354,7 @@ def fit_router(
     settings: ChainSettings,
     library: Library,
     embedder: Embedder,
-    engine: Engine,
+    engine: AnyEngine,
     learned: Sequence[Learned] | None = None,
 ) -> Router:
     """A router for the desk as it is now: its routes, its adapters' questions, its golden turns, what it has learned.

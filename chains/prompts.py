@@ -3,6 +3,9 @@
 import secrets
 from collections.abc import Mapping, Sequence
 
+from langchain_core.messages import HumanMessage
+
+from chains.chat_model import CONTEXT
 from desk.config import UPLOADS
 from index.document import DESK_COLLECTION, ScoredPassage
 
@@ -25,12 +28,13 @@ def passage_codes(hits: Sequence[ScoredPassage]) -> dict[str, int]:
     return codes
 
 
-def reader_prompt(question: str, hits: Sequence[ScoredPassage], codes: dict[str, int]) -> str:
+def reader_prompt(question: str, hits: Sequence[ScoredPassage], codes: dict[str, int]) -> HumanMessage:
+    """The question with the passages as its context: where the window is short, the last ones are left out whole."""
     by_place = {place: code for code, place in codes.items()}
-    shown = "\n\n".join(
+    shown = [
         f"[{by_place[place]}] {hit.title}. {hit.passage.section}\n{hit.passage.text}" for place, hit in enumerate(hits)
-    )
-    return f"Passages:\n\n{shown}\n\nQuestion: {question}"
+    ]
+    return HumanMessage(f"Question: {question}", additional_kwargs={CONTEXT: shown})
 
 
 def searched_words(documents: Mapping[str, int]) -> str:

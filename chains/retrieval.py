@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import SystemMessage
 from numpy.typing import NDArray
 
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
@@ -204,9 +204,9 @@ def _generate(
 ) -> Iterator[Event | Draft]:
     hits = _with_neighbours(library, prepared.found.hits)
     codes = passage_codes(hits)
-    prompt = [SystemMessage(READER), HumanMessage(reader_prompt(prepared.standalone, hits, codes))]
+    prompt = [SystemMessage(READER), reader_prompt(prepared.standalone, hits, codes)]
     text = ""
-    pieces = (str(chunk.content) for chunk in model.stream(prompt))
+    pieces = (str(chunk.content) for chunk in model.stream(prompt, user=prepared.turn.user))
     for part in split_codes(pieces, codes):
         if isinstance(part, str):
             text += part

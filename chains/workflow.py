@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.engine import Engine, Message
+from adapters.engine import Message
 from adapters.errors import ModelError
 from chains.citations import Embed
-from chains.errors import TurnError
+from chains.engines import AnyEngine
+from chains.errors import ServerError, TurnError
 from chains.judge import Judge
 from chains.prepared import Draft, Prepared
 from chains.retrieval import quote_passages, say, search_in_force
@@ -51,14 +52,16 @@ def look_up(
 
 
 def run_workflow(
-    prepared: Prepared, workflow: WorkflowFile, engine: Engine, library: Library, judge: Judge
+    prepared: Prepared, workflow: WorkflowFile, engine: AnyEngine, library: Library, judge: Judge
 ) -> Iterator[Event | Draft]:
     """Fields first, then the drafted reply with cited passages, and last a Draft."""
     ticket = ticket_text(prepared.standalone)
     message = Message("user", f"{workflow.instruction}\n{ticket}")
     choices = {name: field.choices for name, field in workflow.fields.items()}
     try:
-        fields = engine.fill([message], workflow.adapter, choices)
+        fields = engine.fill([message], workflow.adapter, choices, user=prepared.turn.user)
+    except ServerError:
+        raise
     except ModelError as error:
         raise TurnError(f"{workflow.title}: {error}") from error
     yield Filled(fields)

@@ -8,10 +8,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from desk.connectors import LOADERS, AnyConnector, Connector, Variable, at_home
 from desk.edge import Edge
@@ -24,6 +24,7 @@ from desk.index_file import (
     OpenAISettings,
     SentenceTransformersSettings,
     StoreName,
+    is_plain_address,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,8 +33,9 @@ EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
 Quantization = Literal["auto", "nf4", "bf16", "fp32"]
 WhenAmbiguous = Literal["ask", "both"]
-_NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url"})
-"""Keys whose bad values are not repeated: a secret may have been written there by mistake."""
+EngineName = Literal["local", "openai"]
+_NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url", "models", "models.url"})
+"""Keys whose bad values are not repeated, nor any `..._env`'s: a secret may have been written there by mistake."""
 
 
 RESERVED = frozenset({"desk"})
@@ -45,11 +47,28 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class ModelsFile(Edge):
+    """Which models answer, and where. `api_key_env` names an environment variable: no secret is written into a file."""
+
+    engine: EngineName = "local"
+    url: str = ""
+    api_key_env: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
     base: str = "embedded"
     quantization: Quantization = "auto"
     threads: int = Field(default=2, ge=1, le=256)
     rows: int = Field(default=8, ge=1, le=256)
     adapter_mb: int = Field(default=1024, ge=1, le=1_000_000)
+    answer_s: int = Field(default=300, ge=1, le=86_400)
+
+    @model_validator(mode="after")
+    def _fits_its_engine(self) -> Self:
+        foreign = {"url", "api_key_env"} if self.engine == "local" else {"quantization", "rows", "adapter_mb"}
+        if unfit := sorted(self.model_fields_set & foreign):
+            raise ValueError(f"{', '.join(unfit)} cannot be set with engine: {self.engine}")
+        if self.engine == "openai" and not (self.url and is_plain_address(self.url)):
+            raise ValueError(
+                "engine: openai needs url: http(s)://HOST[:PORT]/PATH, without user, password, query or fragment"
+            )
+        return self
 
 
 class LimitsFile(Edge):
@@ -165,11 +184,24 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """A model server that speaks OpenAI's chat completions at `url`; the variable `key_env`, if any, holds its key.
+
+    `base` is the base model's name there; "" stands for the embedded one, which goes by its own.
+    """
+
+    url: str
+    base: str
+    key_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterSettings:
     """What `adapters` needs: the base model, and where shipped and trained adapters are.
 
     A base that is quantised at its first start is kept in `cache`. `rows` answers are written side by side; adapters
-    beyond `adapter_bytes` are let go, the least recently used first.
+    beyond `adapter_bytes` are let go, the least recently used first. An answer may take `answer_s`. With a `server`
+    that one answers, and `base` is what adapters are trained on here.
     """
 
     base: str
@@ -181,6 +213,8 @@ class AdapterSettings:
     cache: Path
     rows: int = 8
     adapter_bytes: int = 1 << 30
+    answer_s: float = 300
+    server: ServerSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +230,8 @@ class RoutingSettings:
 class ChainSettings:
     """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on.
 
-    `english_only` says that the embedding model is the embedded one, which knows English alone.
+    `english_only` says that the embedding model is the embedded one, which knows English alone. A model may
+    take `answer_s` for an answer.
     """
 
     title: str
@@ -210,6 +245,7 @@ class ChainSettings:
     passages: int
     question_chars: int
     english_only: bool
+    answer_s: float = 300
     routing: RoutingSettings = RoutingSettings()
     when_ambiguous: WhenAmbiguous = "ask"
 
@@ -281,7 +317,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             milvus=_milvus(state / "index", file.index.milvus),
         ),
         adapters=AdapterSettings(
-            base=_base(root, file.models.base),
+            base=_base(root, file.models),
             quantization=file.models.quantization,
             shipped=root / "adapters",
             trained=state / "adapters",
@@ -290,6 +326,8 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             cache=state_root() / "models",
             rows=file.models.rows,
             adapter_bytes=file.models.adapter_mb << 20,
+            answer_s=file.models.answer_s,
+            server=_server(file.models),
         ),
         chains=ChainSettings(
             title=file.title,
@@ -302,6 +340,7 @@ def load_desk(root: Path = DEFAULT_DESK) -> Desk:
             state=state / "router",
             passages=file.index.passages,
             question_chars=file.limits.question_chars,
+            answer_s=file.models.answer_s,
             routing=RoutingSettings(file.routing.out_of_scope_recall, file.routing.ambiguity_margin),
             english_only=file.index.embedder.kind == "minilm",
             when_ambiguous=file.when_ambiguous,
@@ -346,6 +385,19 @@ def secret(variable: str, connector: str) -> str:
 def milvus_token(settings: MilvusSettings) -> str:
     """The token that Milvus wants, "" where none is named. Raises DeskError if its variable is absent or empty."""
     return _value_of(settings.token_env, f"Milvus at {settings.uri}") if settings.token_env else ""
+
+
+def server_key(settings: ServerSettings) -> str:
+    """The key that the model server wants, "" where none is named. Raises DeskError if its variable holds none."""
+    if not settings.key_env:
+        return ""
+    key = _value_of(settings.key_env, "The models group of desk.yaml")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise DeskError(
+            f"The environment variable {settings.key_env} (models.api_key_env) holds characters that no key has: set "
+            "it to the key of the model server."
+        )
+    return key
 
 
 def records_address(settings: AppSettings) -> str:
@@ -394,10 +446,19 @@ def _reranker(root: Path, value: str) -> str | None:
     return _folder_or_id(root, "index.reranker", value, "leave it out") if value else None
 
 
-def _base(root: Path, value: str) -> str:
-    if value == "embedded":
+def _base(root: Path, file: ModelsFile) -> str:
+    """A folder in full, an id of the hub, or the name that a server knows the base by."""
+    if file.base == "embedded":
         return str(EMBEDDED_BASE)
-    return _folder_or_id(root, "models.base", value, "set it to embedded")
+    if file.engine == "openai":
+        return file.base
+    return _folder_or_id(root, "models.base", file.base, "set it to embedded")
+
+
+def _server(file: ModelsFile) -> ServerSettings | None:
+    if file.engine == "local":
+        return None
+    return ServerSettings(file.url.rstrip("/"), "" if file.base == "embedded" else file.base, file.api_key_env)
 
 
 def _folder_or_id(root: Path, key: str, value: str, otherwise: str) -> str:
@@ -488,7 +549,8 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> str:
             # Whoever put a secret there by mistake must not find it in a log: the value is never repeated.
             lines.append(f"{key!r}: {fault['msg']}")
         else:
-            got = "" if key in _NOT_SHOWN else f" (got {repr(fault['input'])[:60]})"
+            hidden = key in _NOT_SHOWN or any(str(part).endswith("_env") for part in fault["loc"])
+            got = "" if hidden else f" (got {repr(fault['input'])[:60]})"
             lines.append(f"{key!r}: {fault['msg']}{got}")
     return f"{path}: " + "; ".join(lines) + ". Correct the file and start again."
 

@@ -46,12 +46,12 @@ class EmbedderFile(Edge):
         missing = [name for name in ("model", "url") if name in accepted and not getattr(self, name).strip()]
         if missing:
             raise ValueError(f"kind {self.kind} needs {' and '.join(missing)}")
-        if self.url and not _is_plain_address(self.url):
+        if self.url and not is_plain_address(self.url):
             raise ValueError("url must be http(s)://HOST[:PORT][/PATH], without user, password, query or fragment")
         return self
 
 
-def _is_plain_address(url: str) -> bool:
+def is_plain_address(url: str) -> bool:
     """Whether an address holds nothing that could be a secret."""
     try:
         _ = urlsplit(web_address(url)).port
