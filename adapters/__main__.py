@@ -1,4 +1,4 @@
-"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate`: the models' command line."""
+"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory`: the models' command line."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
 from adapters.folders import trained_folder
+from adapters.memory_options import memory_options, tell_memory
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
 from desk.errors import DeskError
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         "pretrain": _pretrain,
         "evaluate": _evaluate,
         "calibrate": _calibrate,
+        "memory": lambda desk, options: tell_memory(options, desk.adapters.base),
     }
     try:
         commands[options.command](load_desk(options.desk), options)
@@ -88,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--no-adapter", action="store_true", help="ask the bare base instead")
     calibrate = command("calibrate", "Choose below which confidence an adapter's answers are not given.")
     calibrate.add_argument("name", metavar="NAME")
+    memory_options(
+        command("memory", "Estimate the memory that training or serving a model takes, and on how many GPUs.")
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`python -m chains route`: where each message on standard input would go."""
+"""`python -m chains route|advise`: where messages would go, and what each topic of the desk calls for."""
 
 import argparse
 import json
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m chains", description="Try the router.")
+    parser = argparse.ArgumentParser(prog="python -m chains", description="Try the router; get advice on the desk.")
     commands = parser.add_subparsers(dest="command", required=True, title="commands")
     route = commands.add_parser("route", help="route messages from standard input, one a line")
     route.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
     route.add_argument("--json", action="store_true", help="print one JSON object per message")
+    advice = commands.add_parser("advise", help="say which topics call for retrieval, for fine-tuning, or for both")
+    advice.add_argument("--desk", type=Path, default=None, help="folder with desk.yaml (default desks/helpdesk)")
+    advice.add_argument("--json", action="store_true", help="print one JSON object per topic")
     options = parser.parse_args(arguments)
     from adapters.errors import ModelError
     from desk.config import DEFAULT_DESK, load_desk
@@ -25,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     from index.errors import LibraryError
 
     try:
-        return _route(load_desk(options.desk or DEFAULT_DESK), options.json)
+        desk = load_desk(options.desk or DEFAULT_DESK)
+        return _advise(desk, options.json) if options.command == "advise" else _route(desk, options.json)
     except (DeskError, LibraryError, ModelError) as error:
         print(f"chains: {error}", file=sys.stderr)
         return 2
@@ -60,6 +64,19 @@ def _route(desk: "Desk", as_json: bool) -> int:
         else:
             print(_line(message, decision, times), flush=True)
     library.close()
+    return 0
+
+
+def _advise(desk: "Desk", as_json: bool) -> int:
+    from chains.advise_desk import advise_desk
+    from chains.advise_words import in_words, to_json
+
+    advices = advise_desk(desk)
+    if as_json:
+        for advice in advices:
+            print(json.dumps(to_json(advice), ensure_ascii=False))
+    else:
+        print(in_words(advices))
     return 0
 
 
