@@ -14,7 +14,6 @@ import torch
 
 from adapters.answer import Finish, Sampling, Step, confidence
 from adapters.base import LoadedBase, free_bytes
-from adapters.config import TARGET_MODULES
 from adapters.errors import EngineError
 from adapters.grammar import Grammars
 from adapters.greedy import Reply
@@ -34,9 +33,6 @@ PREFILL_TOKENS = 512
 PREFILL_S = 0.25
 """For so long, about, may the reading of a prompt hold up those who are being answered; at least MIN_PREFILL tokens."""
 MIN_PREFILL = 64
-
-PROBES = 5
-"""Products of one and of two rows that are timed when a model is loaded."""
 
 CACHE_SHARE = 0.5
 """Of the memory that is free once the model is loaded: what keys and values of all rows may take."""
@@ -83,7 +79,6 @@ class Decoder:
         self.like = torch.empty(0, device=self._device, dtype=torch.float32 if cpu else embedding.dtype)
         """Of the type and device that adapters take: a CPU multiplies few rows far faster in 32 bits than in 16."""
         self.shapes = projection_shapes(base.model)
-        self._worth = rows_worth_a_batch(base.model, embedding)
         self._mixer = Mixer(self._device)
         attach(base.model, self._mixer)
         config = base.model.config
@@ -167,9 +162,8 @@ class Decoder:
             self._read(reading, alone=len(reading) == len(self.rows))
         ready = [row for row in self.rows if not row.done and row.left == 1]
         for group in ([row for row in ready if not self._is_long(row)], [row for row in ready if self._is_long(row)]):
-            for part in [group] if len(group) >= self._worth else [[row] for row in group]:
-                if part:
-                    self._forward(part, [1] * len(part))
+            if group:
+                self._forward(group, [1] * len(group))
 
     def run(self, rows: Sequence[Row], at_once: int) -> None:
         """Finishes these rows, so many side by side. Raises the first one's error."""
@@ -298,29 +292,6 @@ class Decoder:
             )
         states: torch.Tensor = output.last_hidden_state
         return states
-
-
-def rows_worth_a_batch(model: Any, like: torch.Tensor) -> int:
-    """From how many rows on one pass for all is faster than one for each; 1 where it always is.
-
-    bitsandbytes multiplies one row with 4-bit weights as they are, and unpacks all of them for more: on a CPU that
-    takes as long as nine passes of one row.
-    """
-    layer = next(module for name, module in model.named_modules() if name.endswith(TARGET_MODULES))
-    if not hasattr(layer.weight, "quant_state") or like.device.type != "cpu":
-        return 1
-
-    def seconds(rows: int) -> float:
-        x = torch.zeros(rows, 1, layer.in_features, dtype=like.dtype)
-        times = []
-        for _ in range(PROBES):
-            began = time.perf_counter()
-            layer(x)
-            times.append(time.perf_counter() - began)
-        return sorted(times)[PROBES // 2]
-
-    with torch.inference_mode():
-        return max(1, round(seconds(2) / seconds(1)))
 
 
 def _begun(row: Row) -> Row:
