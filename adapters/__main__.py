@@ -165,7 +165,8 @@ def _check(desk: Desk, options: argparse.Namespace) -> None:
     folder = desk.adapters.shipped / options.data
     own = folder.is_dir()
     rows, faults = read_rows(folder / "train.jsonl" if own else Path(options.data))
-    held_out = read_rows(folder / "eval.jsonl")[0] if own and (folder / "eval.jsonl").is_file() else []
+    held_out, more = read_rows(folder / "eval.jsonl") if own and (folder / "eval.jsonl").is_file() else ([], [])
+    faults += more
     training = _adapter_file(desk, options.data).training if own else TrainingSettings()
     faults += check_rows(rows, held_out)
     tokenizer = AutoTokenizer.from_pretrained(desk.adapters.base, trust_remote_code=False)

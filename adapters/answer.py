@@ -10,6 +10,9 @@ from adapters.errors import EngineError
 OPENING_TOKENS = 10
 """The first tokens of an answer decide which one it is; the rest of a learnt answer follows almost by itself."""
 
+MOST_STOPS, LONGEST_STOP, LONGEST_SCHEMA = 16, 200, 20_000
+"""What one request may cost the thread that serves all."""
+
 Finish = Literal["stop", "length", "deadline"]
 
 
@@ -40,6 +43,12 @@ class Sampling:
             raise EngineError(f"deadline_s is {self.deadline_s}: it must be above 0.")
         if not all(self.stop):
             raise EngineError("A stop string is empty: leave it out.")
+        if len(self.stop) > MOST_STOPS or any(len(string) > LONGEST_STOP for string in self.stop):
+            raise EngineError(f"There may be {MOST_STOPS} stop strings of {LONGEST_STOP} characters each.")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise EngineError("seed does not fit into 64 bits: choose a smaller one.")
+        if self.schema is not None and len(self.schema) > LONGEST_SCHEMA:
+            raise EngineError(f"The JSON schema is longer than {LONGEST_SCHEMA:,} characters: ask for less at once.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ class Catalogue:
     def __init__(self, found: Sequence[FoundAdapter], refused: Sequence[str]) -> None:
         self._found = {one.manifest.name: one for one in found}
         self._without_folder = tuple(refused)
-        self._refused: dict[str, tuple[FoundAdapter, str]] = {}
+        self._refused: dict[str, str] = {}
 
     @property
     def infos(self) -> tuple[AdapterInfo, ...]:
@@ -21,15 +21,14 @@ class Catalogue:
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence for each adapter, or version of one, that is left out."""
-        return (*self._without_folder, *(why for _, why in self._refused.values()))
+        return (*self._without_folder, *self._refused.values())
 
     def all(self) -> list[FoundAdapter]:
         return list(self._found.values())
 
-    def knows(self, found: FoundAdapter) -> bool:
-        """Whether this version serves, or is known not to be able to."""
-        name = found.manifest.name
-        return self._found.get(name) == found or (name in self._refused and self._refused[name][0] == found)
+    def serves(self, found: FoundAdapter) -> bool:
+        """Whether this version is the one in use."""
+        return self._found.get(found.manifest.name) == found
 
     def named(self, adapter: str | None) -> FoundAdapter | None:
         """The adapter that a request names, as NAME or NAME@VERSION; None for the base alone.
@@ -55,7 +54,7 @@ class Catalogue:
     def refuse(self, found: FoundAdapter, error: Exception) -> None:
         """This version does not serve; one that served before goes on."""
         name = found.manifest.name
-        self._refused = {**self._refused, name: (found, f"Adapter {name} is left out: {error}")}
+        self._refused = {**self._refused, name: f"Adapter {name} is left out: {error}"}
         if self._found.get(name) is found:
             self.remove(name)
 

@@ -165,7 +165,7 @@ def _repeats(rows: Sequence[Placed]) -> Iterator[Fault]:
         told = _plain(one.row.completion)
         earlier = first.setdefault((asked, told), one)
         if earlier is not one:
-            message = f"it says the same as line {earlier.line}{_elsewhere(one, earlier)}: it is left out."
+            message = f"it says the same as line {earlier.line}{_elsewhere(one, earlier)}."
             yield Fault(one.path, one.line, "duplicate", message, severe=False)
             continue
         other = answers.setdefault(asked, one)

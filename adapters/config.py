@@ -131,8 +131,8 @@ def read_manifest(path: Path, model: type[EdgeModel]) -> EdgeModel:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AdapterError(f"{path} is missing: the folder is no complete set of weights.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{path} is not readable JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} is not readable JSON: {str(error)[:200]}") from None
     return _checked(raw, model, path, AdapterError)
 
 

@@ -129,7 +129,7 @@ class Decoder:
         if not self.rows or self._budget is None:
             return True
         longest = max([row.most, *(other.most for other in self.rows)])
-        return (len(self.rows) + 1) * longest * self._cache.bytes_per_position <= self._budget
+        return self._cache.bytes_for(len(self.rows) + 1, longest) <= self._budget
 
     def join(self, row: Row) -> None:
         self.rows.append(row)
@@ -143,6 +143,7 @@ class Decoder:
         self.rows.pop()
         if not self.rows:
             self._cache.release()
+            self._mixer.clear()
 
     def forget(self, adapter: AdapterWeights) -> None:
         """Lets go of what is kept for an adapter; rows that have it go on."""
@@ -267,8 +268,7 @@ class Decoder:
         longest = max(counts)
         seen = max(row.cached + count for row, count in zip(rows, counts, strict=True))
         slots = [self.rows.index(row) for row in rows]
-        doubled = 1 << (len(self.rows) - 1).bit_length()
-        self._cache.reserve(doubled, max(row.cached for row in rows) + longest)
+        self._cache.reserve(len(self.rows), max(row.cached for row in rows) + longest)
         ids = [row.tokens[row.cached : row.cached + count] for row, count in zip(rows, counts, strict=True)]
         batch = torch.tensor([one + [0] * (longest - len(one)) for one in ids], device=self._device)
         starts = torch.tensor([row.cached for row in rows], device=self._device)

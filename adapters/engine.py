@@ -21,7 +21,7 @@ from adapters.catalogue import Catalogue
 from adapters.config import BaseManifest
 from adapters.errors import EngineError, ModelError, UnavailableError
 from adapters.prompts import Message
-from adapters.registry import AdapterInfo, find_adapters
+from adapters.registry import AdapterInfo, adapter_folders, find_adapters
 from adapters.request import Request
 from adapters.waiting import Waiting
 from desk.config import AdapterSettings
@@ -210,9 +210,11 @@ class Engine:
         """
         serving = self._serving
         if serving is not None and not self._stopped.is_set():
-            found, refused = find_adapters(self._settings.shipped, self._settings.trained, self.base)
+            shipped, trained = self._settings.shipped, self._settings.trained
+            found, refused = find_adapters(shipped, trained, self.base)
+            folders = adapter_folders(shipped, trained).keys()
             done = threading.Event()
-            serving.errands.put(partial(serving.compare, found, refused, done))
+            serving.errands.put(partial(serving.compare, found, refused, folders, done))
             self._wake()
             done.wait(wait_s)
 

@@ -20,9 +20,11 @@ def replacing(output: Path) -> Iterator[Path]:
         for path in (path for path in scratch.rglob("*") if path.is_file()):
             # safetensors writes for its owner alone; a service often runs as someone else.
             path.chmod(0o644)
+        old = scratch.with_name(f"{scratch.name}-old")
         if output.exists():
-            shutil.rmtree(output)
+            output.rename(old)
         scratch.rename(output)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

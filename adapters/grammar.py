@@ -71,14 +71,18 @@ class Grammar:
 
 
 def _bounded(schema: Any) -> Any:
-    """The schema with a length for each string and a number for each array that states none."""
+    """The schema with a length for each plain string and a number for each plain array that states none."""
     if isinstance(schema, list):
         return [_bounded(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
     found = {key: value if key in ("enum", "const") else _bounded(value) for key, value in schema.items()}
     if found.get("type") == "string" and not {"enum", "const", "pattern", "format", "maxLength"} & found.keys():
-        found["maxLength"] = LONGEST_STRING
+        found["maxLength"] = max(LONGEST_STRING, _number(found.get("minLength")))
     if found.get("type") == "array" and "maxItems" not in found:
-        found["maxItems"] = max(MOST_ITEMS, int(found.get("minItems", 0)))
+        found["maxItems"] = max(MOST_ITEMS, _number(found.get("minItems")))
     return found
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

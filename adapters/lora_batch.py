@@ -98,6 +98,11 @@ class Mixer:
             self._last = (key, self._mixture(adapters))
         self.mixture = self._last[1]
 
+    def clear(self) -> None:
+        """Lets go of all that was stacked."""
+        self._last, self.mixture = ((), None), None
+        self._stacks.clear()
+
     def forget(self, adapter: AdapterWeights) -> None:
         """Lets go of what was stacked of an adapter that is not to serve any more."""
         self._last, self.mixture = ((), None), None

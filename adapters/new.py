@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -63,8 +64,8 @@ def train_and_judge(
     """Trains the adapter of a desk's folder, and lets it serve if it beats the base and the version before."""
     folder = settings.shipped / name
     placed, faults = read_rows(folder / "train.jsonl")
-    held_out = read_rows(folder / "eval.jsonl")[0] if (folder / "eval.jsonl").is_file() else []
-    faults += check_rows(placed, held_out)
+    held_out, more = read_rows(folder / "eval.jsonl") if (folder / "eval.jsonl").is_file() else ([], [])
+    faults += [*more, *check_rows(placed, held_out)]
     if severe := [fault for fault in faults if fault.severe]:
         raise DatasetError(told(severe))
     examples = [one.row for one in placed]
@@ -95,9 +96,8 @@ def promote(settings: AdapterSettings, name: str) -> int:
     manifest = read_manifest(candidate / MANIFEST_FILE, AdapterManifest)
     output = trained_folder(settings, name, promoted=True)
     with replacing(output) as scratch:
-        for path in candidate.iterdir():
-            path.rename(scratch / path.name)
-    candidate.rmdir()
+        shutil.copytree(candidate, scratch, dirs_exist_ok=True)
+    shutil.rmtree(candidate)
     return manifest.version
 
 

@@ -54,23 +54,30 @@ def fit_chat(tokenizer: Any, messages: Sequence[Message], room: int) -> list[int
     then the last message's context goes, passage by passage from its end, never half of one; and only a message that is
     too long by itself loses its end.
     """
-    system = list(messages[:1]) if messages and messages[0].role == "system" else []
+    system = list(messages[:1]) if len(messages) > 1 and messages[0].role == "system" else []
     turns = list(messages[len(system) :])
+    sizes = [_size(tokenizer, turn.content) for turn in turns]
+    contexts = [[_size(tokenizer, passage) for passage in turn.context] for turn in turns]
+    fixed = sum(_size(tokenizer, message.text) for message in system)
+    # A first guess by the texts alone, each counted once; what the template adds is then taken off step by step.
+    while len(turns) > 1 and fixed + sum(sizes) + sum(map(sum, contexts)) > room:
+        turns, sizes, contexts = turns[1:], sizes[1:], contexts[1:]
     ids = encode_chat(tokenizer, [*system, *turns], open_reply=True)
-    while len(ids) > room and len(turns) > 1:
-        turns.pop(0)
-        ids = encode_chat(tokenizer, [*system, *turns], open_reply=True)
-    while len(ids) > room and turns[-1].context:
-        turns[-1] = replace(turns[-1], context=turns[-1].context[:-1])
+    while len(ids) > room and (len(turns) > 1 or turns[-1].context):
+        turns = turns[1:] if len(turns) > 1 else [replace(turns[0], context=turns[0].context[:-1])]
         ids = encode_chat(tokenizer, [*system, *turns], open_reply=True)
     if len(ids) <= room:
         return ids
     pieces = _encode_pieces(tokenizer, [*system, *turns], True)
-    last = max(index for index in range(1, len(pieces), 2)) if len(pieces) > 1 else 0
+    last = max((index for index in range(1, len(pieces), 2)), default=0)
     excess = len(ids) - room
     pieces[last] = pieces[last][: max(0, len(pieces[last]) - excess)]
     ids = [token for piece in pieces for token in piece]
     return ids[-room:]
+
+
+def _size(tokenizer: Any, text: str) -> int:
+    return len(encode_text(tokenizer, text))
 
 
 def _encode_pieces(tokenizer: Any, messages: Sequence[Message], open_reply: bool) -> list[list[int]]:

@@ -71,18 +71,19 @@ def weights_folder(settings: AdapterSettings, name: str) -> Path:
 
 def find_adapters(shipped: Path, trained: Path, base: BaseManifest) -> tuple[list[FoundAdapter], list[str]]:
     """(adapters that fit `base` by their manifest, sorted by name; one sentence for each refused folder)."""
-    folders: dict[str, Path] = {}
-    for path in _folders(shipped):
-        if (path / "weights").is_dir():
-            folders[path.name] = path / "weights"
-    folders |= {path.name: path for path in _folders(trained)}
     found, refused = [], []
-    for name, folder in sorted(folders.items()):
+    for name, folder in sorted(adapter_folders(shipped, trained).items()):
         try:
             found.append(FoundAdapter(folder, check_manifest(name, folder, base)))
         except AdapterError as error:
             refused.append(f"Adapter {name} is left out: {error}")
     return found, refused
+
+
+def adapter_folders(shipped: Path, trained: Path) -> dict[str, Path]:
+    """Where each adapter's weights lie, sound or not; trained ones win over those that ship."""
+    folders = {path.name: path / "weights" for path in _folders(shipped) if (path / "weights").is_dir()}
+    return folders | {path.name: path for path in _folders(trained)}
 
 
 def _folders(root: Path) -> list[Path]:
@@ -121,8 +122,10 @@ def check_manifest(name: str, folder: Path, base: BaseManifest) -> AdapterManife
 def _check_config(path: Path) -> None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{path} is not readable JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} is not readable JSON: {str(error)[:200]}") from None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{path} holds no JSON object: train it again.")
     targets = config.get("target_modules")
     if not isinstance(targets, list) or sorted(map(str, targets)) != sorted(TARGET_MODULES):
         raise AdapterError(f"it targets {targets!r}, but Phi-3's projections are fused: {', '.join(TARGET_MODULES)}.")

@@ -38,22 +38,31 @@ class RowCache:
         heads, head = self._shape
         return int(2 * self._layers * heads * head * self._dtype.itemsize)
 
+    def bytes_for(self, slots: int, room: int) -> int:
+        """What the tensors take once `reserve` has made place for so many rows of so many positions."""
+        return self._shape_for(slots, room)[0] * self._shape_for(slots, room)[1] * self.bytes_per_position
+
     def reserve(self, slots: int, room: int) -> None:
-        """Makes place for so many rows of so many positions; shrinks when nothing is held."""
-        room = -(-room // BLOCK) * BLOCK
-        if slots <= self._slots and room <= self._room:
+        """Makes place for so many rows of so many positions. What fails leaves everything as it was."""
+        slots, room = self._shape_for(slots, room)
+        if (slots, room) == (self._slots, self._room):
             return
-        slots, room = max(slots, self._slots), max(room, self._room)
         heads, head = self._shape
-        for tensors in (self._keys, self._values):
-            for layer in range(self._layers):
-                new = torch.zeros(slots, heads, room, head, dtype=self._dtype, device=self._device)
-                if self._slots:
-                    new[: self._slots, :, : self._room] = tensors[layer]
-                    tensors[layer] = new
-                else:
-                    tensors.append(new)
+        made = []
+        for old in (self._keys, self._values):
+            new = [
+                torch.zeros(slots, heads, room, head, dtype=self._dtype, device=self._device)
+                for _ in range(self._layers)
+            ]
+            for before, after in zip(old, new, strict=False):
+                after[: self._slots, :, : self._room] = before
+            made.append(new)
+        self._keys, self._values = made
         self._slots, self._room = slots, room
+
+    def _shape_for(self, slots: int, room: int) -> tuple[int, int]:
+        """Slots grow by doubling, room by blocks; neither shrinks while a row is held."""
+        return max(self._slots, 1 << (slots - 1).bit_length()), max(self._room, -(-room // BLOCK) * BLOCK)
 
     def release(self) -> None:
         """Gives the memory back; no row may be held."""

@@ -110,7 +110,7 @@ def read_rows(path: Path) -> tuple[list[Placed], list[Fault]]:
         raise DatasetError(f'{path} is missing: write one {{"prompt": ..., "completion": ...}} row a line.')
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DatasetError(f"{path} is larger than {MAX_FILE_BYTES / 1e6:,.0f} MB: split it.")
-    readers = {".jsonl": _json_lines, ".json": _json_lines, ".csv": _csv, ".xlsx": _xlsx}
+    readers = {".jsonl": _json_lines, ".csv": _csv, ".xlsx": _xlsx}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DatasetError(f"{path} is no training data that can be read: give .jsonl, .csv or .xlsx.")
@@ -135,14 +135,14 @@ def _json_lines(path: Path) -> Iterator[Placed | Fault]:
         except UnicodeDecodeError as error:
             message = f"it is not UTF-8 text ({error.reason} at byte {error.start} of the line)."
             yield Fault(path, number, "encoding", message)
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield Fault(path, number, "form", f"no JSON object ({getattr(error, 'msg', 'nested too deeply')}).")
         except ValidationError as error:
             fault = error.errors()[0]
             key = ".".join(str(part) for part in fault["loc"]) or "row"
             yield Fault(path, number, "form", f"{key}: {fault['msg']}.")
         except _RoleError as error:
             yield Fault(path, number, "roles", str(error))
+        except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError too
+            yield Fault(path, number, "form", f"no JSON object ({getattr(error, 'msg', 'too deep or too long')}).")
 
 
 class _RoleError(Exception):

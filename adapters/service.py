@@ -100,7 +100,7 @@ class ChatRequest(BaseModel):
                 raise EngineError("response_format names json_schema but holds none.")
             schema = json.dumps(self.response_format.json_schema.body)
         return Sampling(
-            max_tokens=self.max_completion_tokens or self.max_tokens,
+            max_tokens=self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
@@ -302,6 +302,12 @@ def _say_errors_as_openai_does(service: FastAPI) -> None:
     async def failed(_: Request, error: ModelError) -> Response:
         headers = {"Retry-After": "1"} if isinstance(error, BusyError | UnavailableError) else None
         return _error(_status(error), str(error), _kind(error), headers)
+
+    @service.exception_handler(404)
+    @service.exception_handler(405)
+    async def nothing_here(_: Request, error: Exception) -> Response:
+        detail = getattr(error, "detail", "There is nothing here.")
+        return _error(getattr(error, "status_code", 404), str(detail), "invalid_request_error")
 
     @service.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -22,6 +22,9 @@ from adapters.request import Request
 from adapters.residents import Residents, check_effect, load_weights, read_adapter
 from adapters.waiting import Waiting
 from desk.config import AdapterSettings
+
+MOST_PARKED = 64
+"""So many requests may wait for adapters that are being read; more of them stay in the queue, which is bounded."""
 
 
 class Serving:
@@ -45,6 +48,8 @@ class Serving:
         self._running: list[tuple[Request, Row]] = []
         self._next: tuple[Request, Row] | None = None
         """Joins as soon as there is memory for it."""
+        self._wanted: dict[str, FoundAdapter] = {}
+        """What is being read, the newest version of each adapter."""
         self._parked: dict[str, list[Request]] = {}
         """Those who wait until their adapter is read, by its name."""
         self._read: list[Request] = []
@@ -66,8 +71,8 @@ class Serving:
         for found in self._catalogue.all():
             try:
                 self._residents.put(load_weights(found, self.decoder), (), self.decoder)
-            except AdapterError as error:
-                self._catalogue.refuse(found, error)
+            except Exception as error:  # one adapter, whatever is wrong with it, never costs the others
+                self._refuse(found, error)
 
     def turn(self) -> None:
         """One turn of the loop. Raises what the model raises whatever the rows are."""
@@ -98,6 +103,8 @@ class Serving:
                 self._leave(request, row)
                 if not request.gone:
                     request.end(_label(row.adapter), "deadline")
+        for request in self._waiting.sweep(lambda request: request.late):
+            request.fail(_too_late(request))
 
     def _collect(self) -> None:
         for request, row in list(self._running):
@@ -115,7 +122,7 @@ class Serving:
 
     def _admit(self) -> None:
         """Fills the free places, as far as memory allows."""
-        while len(self._running) < self._places:
+        while len(self._running) < self._places and sum(map(len, self._parked.values())) < MOST_PARKED:
             joining = self._next or self._taken()
             if joining is None:
                 return
@@ -150,14 +157,15 @@ class Serving:
     def _row(self, request: Request) -> Row | None:
         """The request's row; None if its adapter has to be read first. Raises ModelError."""
         if request.late:
-            raise EngineError(f"Nobody was free within {request.sampling.deadline_s} s: try again in a moment.")
+            raise _too_late(request)
         found = self._catalogue.named(request.adapter)
         weights = None
         if found is not None:
             weights = self._residents.get(found.manifest.name)
             if weights is None:
                 self._parked.setdefault(found.manifest.name, []).append(request)
-                self._start_reading(found)
+                if found.manifest.name not in self._wanted:
+                    self._start_reading(found)
                 return None
         if request.choices is not None:
             row = self.decoder.fields(request.messages, weights, request.choices, request.emit)
@@ -169,18 +177,29 @@ class Serving:
 
     # Adapters
 
-    def compare(self, found: Sequence[FoundAdapter], refused: Sequence[str], done: threading.Event) -> None:
-        """Reads what is new in the adapters' folders, and forgets what is no longer there; `done` once all is read."""
+    def compare(
+        self, found: Sequence[FoundAdapter], refused: Sequence[str], folders: Set[str], done: threading.Event
+    ) -> None:
+        """Reads what is new in the adapters' folders, and forgets what is no longer there; `done` once all is read.
+
+        What has a folder that is of no use now goes on as it was.
+        """
         self._catalogue.report(refused)
         for one in found:
-            if not self._catalogue.knows(one):
+            if not self._catalogue.serves(one):
                 self._start_reading(one)
         self._reader.submit(self._hand_over, done.set)  # after what is read now, in the order of asking
-        for gone in {one.manifest.name for one in self._catalogue.all()} - {one.manifest.name for one in found}:
+        for gone in {one.manifest.name for one in self._catalogue.all()} - folders:
             self._catalogue.remove(gone)
             self._residents.drop(gone, self.decoder)
 
     def _start_reading(self, found: FoundAdapter) -> None:
+        """Reads an adapter beside the serving thread, unless that very version is being read already."""
+        name = found.manifest.name
+        if self._wanted.get(name) == found:
+            return
+        self._wanted[name] = found
+
         def read() -> None:
             try:
                 arrived: AdapterWeights | Exception = read_adapter(found, self.decoder)
@@ -190,6 +209,11 @@ class Serving:
 
         self._reader.submit(read)
 
+    def _refuse(self, found: FoundAdapter, error: Exception) -> None:
+        if not isinstance(error, ModelError):
+            error = AdapterError(f"it cannot be read ({type(error).__name__}: {error}).")
+        self._catalogue.refuse(found, error)
+
     def _hand_over(self, errand: Callable[[], None]) -> None:
         self.errands.put(errand)
         self._wake()
@@ -197,18 +221,23 @@ class Serving:
     def _arrived(self, found: FoundAdapter, arrived: AdapterWeights | Exception) -> None:
         """Takes in what was read, once it is seen to change answers; whoever waited for it goes on."""
         name = found.manifest.name
+        if self._wanted.get(name) != found:
+            return  # a newer version is on its way
+        del self._wanted[name]
         try:
             if isinstance(arrived, Exception):
                 raise arrived
             check_effect(arrived, self.decoder)
-        except ModelError as error:
-            self._catalogue.refuse(found, error)
         except Exception as error:
-            self._catalogue.refuse(found, AdapterError(f"it cannot be read ({type(error).__name__}: {error})."))
+            self._refuse(found, error)
         else:
             self._residents.put(arrived, (row.adapter for row in self.decoder.rows), self.decoder)
             self._catalogue.accept(found)
         self._read += self._parked.pop(name, [])
+
+
+def _too_late(request: Request) -> EngineError:
+    return EngineError(f"Nobody was free within {request.sampling.deadline_s} s: try again in a moment.")
 
 
 def _label(adapter: AdapterWeights | None) -> str | None:

@@ -55,7 +55,7 @@ def train_adapter(
     if settings.method == "qlora" and base.quantization != "nf4":
         raise BaseModelError(f"QLoRA trains on a base in nf4, and {base.manifest.name} is held in {base.quantization}.")
     training, validation = split(examples, settings.validation, settings.seed)
-    weights = [base.manifest.config_hash, base.manifest.weights_hash]
+    weights = [base.manifest.config_hash, base.manifest.weights_hash, base.quantization]
     what = [settings.model_dump(), dataset_hash(examples), weights, version]
     with run_folder(output, what) as folder:
         model = attach_lora(base.model, settings)

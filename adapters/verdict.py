@@ -4,6 +4,7 @@ A candidate is promoted only if it beats both. What decides is the share of answ
 repeat (a help desk's ready texts), else ROUGE-L (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries").
 """
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -65,8 +66,9 @@ def judge(
     contenders: dict[str, AdapterWeights | None] = {"base": None}
     before = _version_of(serving, decoder)
     if before is not None:
-        contenders["before"] = load_weights(before, decoder)
-        held_out = _unseen(held_out, serving)
+        with contextlib.suppress(AdapterError):  # one that is damaged serves nobody
+            contenders["before"] = load_weights(before, decoder)
+            held_out = _unseen(held_out, serving)
     new = load_weights(FoundAdapter(candidate, read_manifest(candidate / MANIFEST_FILE, AdapterManifest)), decoder)
     contenders["candidate"] = new
     terms = domain_terms([row.completion for row in training])

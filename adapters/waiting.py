@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from adapters.errors import BusyError
@@ -52,6 +53,15 @@ class Waiting(Generic[WaiterT]):
             self._of.move_to_end(user)
             if not self._of[user]:
                 del self._of[user]
+            return found
+
+    def sweep(self, out: Callable[[WaiterT], bool]) -> list[WaiterT]:
+        """Takes those out of whom that is true, and gives them back."""
+        with self._lock:
+            found = [waiter for own in self._of.values() for waiter in own if out(waiter)]
+            for user, own in list(self._of.items()):
+                self._of[user] = deque(waiter for waiter in own if not any(waiter is one for one in found))
+            self._count()
             return found
 
     def clear(self) -> list[WaiterT]:

@@ -1,9 +1,11 @@
 """Small real parts for tests: an embedder and a reader without a model, and hits made from plain text."""
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from langchain_core.language_models import BaseChatModel
@@ -11,8 +13,11 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from numpy.typing import NDArray
 
+from chains.chat_model import to_message
 from index.chunk import sentences
 from index.document import DESK_COLLECTION, Passage, ScoredPassage
+
+ResultT = TypeVar("ResultT")
 
 
 class HashEmbedder:
@@ -51,7 +56,7 @@ class CopyingReader(BaseChatModel):
             yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
 
     def _said(self, messages: list[BaseMessage]) -> str:
-        code = re.search(r"\[([a-z0-9]{4})\]", str(messages[-1].content))
+        code = re.search(r"\[([a-z0-9]{4})\]", to_message(messages[-1]).text)
         assert code is not None
         return self.script.replace("{code}", code.group(1))
 
@@ -80,3 +85,9 @@ def hit(
         coverage=0.5,
         sentences=tuple(similarity for _ in sentences(text)),
     )
+
+
+def in_a_thread(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """What a coroutine gives, from a loop of its own: the browser tests leave one running in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

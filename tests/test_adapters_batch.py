@@ -247,7 +247,7 @@ def test_a_string_without_a_length_is_bounded() -> None:
 def test_a_schema_that_cannot_be_followed_is_its_senders_alone(
     batch: tuple[Decoder, dict[str, AdapterWeights]], schema: str
 ) -> None:
-    with pytest.raises(EngineError, match="JSON schema cannot"):
+    with pytest.raises(EngineError, match=r"JSON schema (?:cannot|is longer)"):
         Writer(batch[0], "hello", None, schema=schema)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from adapters_small import make_base, make_settings, quick_training
+from adapters_small import make_adapter, make_base, make_settings, quick_training
 
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.dataset import Example, split
@@ -161,3 +161,21 @@ def test_pairs_whose_answers_are_all_different_are_held_out_whole() -> None:
 
 def test_texts_in_reports_are_no_markup() -> None:
     assert _plain("<b>x</b>\n| [a](b) `c`") == r"\<b\>x\</b\> \| \[a\]\(b\) \`c\`"
+
+
+def test_a_promotion_that_fails_keeps_the_candidate(
+    settings: AdapterSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import adapters.new
+
+    candidate = settings.trained.with_name("candidates") / "faults"
+    make_adapter(Path(settings.base), candidate, "faults", 1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(adapters.new.shutil, "copytree", full)
+    with pytest.raises(OSError, match="no space left"):
+        promote(settings, "faults")
+    monkeypatch.undo()
+    assert promote(settings, "faults") == 1 and not candidate.exists()

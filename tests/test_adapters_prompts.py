@@ -102,3 +102,26 @@ def test_a_template_without_system_messages_still_gets_their_text() -> None:
     messages = [Message("system", "Be kind."), Message("user", "My screen?")]
     ids = encode_chat(silent, messages, open_reply=True)
     assert silent.decode(ids[1:-2]) == "Be kind.\n\nMy screen?"
+
+
+def test_a_chat_of_many_messages_is_cut_by_encoding_each_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    import adapters.prompts
+
+    seen = 0
+    encode = adapters.prompts.encode_text
+
+    def counting(tokenizer: Any, text: str) -> list[int]:
+        nonlocal seen
+        seen += 1
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(adapters.prompts, "encode_text", counting)
+    many = [Message("user" if n % 2 == 0 else "assistant", f"message {n} " + "x " * 20) for n in range(201)]
+    ids = fit_chat(tokenizer(), many, 100)
+    assert len(ids) <= 100 and seen < 3 * len(many)
+    kept = tokenizer().decode(ids)
+    assert "message 200" in kept and "message 100" not in kept
+
+
+def test_a_system_message_alone_is_answered() -> None:
+    assert fit_chat(tokenizer(), [Message("system", "x " * 500)], 30)

@@ -12,6 +12,7 @@ import openai
 import pytest
 import uvicorn
 from adapters_small import make_adapter, make_base, make_settings
+from fakes import in_a_thread
 
 from adapters.__main__ import main
 from adapters.answer import Sampling
@@ -24,7 +25,7 @@ KEY = "a-key-of-the-tests"
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     root = tmp_path_factory.mktemp("service")
-    make_base(root / "base")
+    make_base(root / "base", window=2048)
     for seed, name in enumerate(("red", "blue")):
         make_adapter(root / "base", root / "shipped" / name / "weights", name, seed)
     return Engine(make_settings(root, rows=2))
@@ -132,7 +133,7 @@ def test_faults_are_told_as_the_client_expects_them(client: openai.OpenAI, addre
         )
     with pytest.raises(openai.AuthenticationError, match="key is missing or wrong"):
         openai.OpenAI(base_url=f"{address}/v1", api_key="other").models.list()
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     for body in (b"{", b"[]", b'{"model": "red", "messages": []}', b"\xff\xfe"):
         answer = httpx.post(f"{address}/v1/chat/completions", content=body, headers=headers)
         assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
@@ -148,11 +149,12 @@ def test_a_client_that_goes_away_frees_its_row(engine: Engine, client: openai.Op
     ]  # both places are taken
     for stream in kept:
         next(iter(stream))
+    at = engine.steps
     waiting = threading.Thread(target=lambda: direct(engine, "hello", "red", max_tokens=2, deadline_s=20))
     waiting.start()
     kept[0].close()
-    waiting.join(20)
-    assert not waiting.is_alive()
+    waiting.join(60)
+    assert not waiting.is_alive() and engine.steps - at < 300, "it waited for an answer that nobody reads"
     kept[1].close()
     end = time.monotonic() + 20
     while True:
@@ -177,7 +179,7 @@ def test_many_clients_share_the_model_and_get_their_own_adapters(engine: Engine,
         async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as many:
             await asyncio.gather(*(ask(many, question, adapter) for question, adapter in wanted))
 
-    asyncio.run(all_at_once())
+    in_a_thread(all_at_once())
 
 
 def test_an_open_address_without_a_key_is_refused(

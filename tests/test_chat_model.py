@@ -12,6 +12,7 @@ import pytest
 import yaml
 from adapters_small import make_adapter, make_base, make_settings
 from chat_server import KEY, free_port, running
+from fakes import in_a_thread
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from pydantic import BaseModel
@@ -169,7 +170,7 @@ def test_async_answers_are_the_same_and_cancelling_their_task_cancels_them(pair:
     async def whole() -> str:
         return "".join([str(c.content) async for c in pair.model.astream(QUESTION, adapter="red", max_tokens=12)])
 
-    assert asyncio.run(whole()) == pair.wanted("red", max_tokens=12)
+    assert in_a_thread(whole()) == pair.wanted("red", max_tokens=12)
     begun, at = asyncio.Event(), pair.engine.steps
 
     async def endless() -> None:
@@ -183,7 +184,7 @@ def test_async_answers_are_the_same_and_cancelling_their_task_cancels_them(pair:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(cancel())
+    in_a_thread(cancel())
     pair.check_idle(at)
 
 
@@ -205,7 +206,7 @@ def test_a_task_that_waits_for_a_place_is_cancelled_too(pair: Pair) -> None:
         for blocker in blockers:
             blocker.close()
 
-    asyncio.run(asyncio.wait_for(cancel(), 20))
+    in_a_thread(asyncio.wait_for(cancel(), 20))
     pair.check_idle(pair.engine.steps)
 
 

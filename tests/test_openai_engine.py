@@ -12,6 +12,7 @@ import pytest
 import yaml
 from adapters_small import make_settings
 from chat_server import KEY, ChatServer, Reply, event, says, whole, words
+from fakes import in_a_thread
 from fastapi.responses import Response
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel
@@ -404,7 +405,7 @@ def test_a_cancelled_task_closes_its_connection(server: ChatServer, engine: Open
             await task
         assert await asyncio.to_thread(server.left.wait, 5)
 
-    asyncio.run(cancel())
+    in_a_thread(cancel())
 
 
 class Ticket(BaseModel):
