@@ -72,9 +72,14 @@ def until(holds: Any, timeout_s: float = 30) -> None:
         time.sleep(0.02)
 
 
-def random_load(engine: Engine, wanted: dict[tuple[str | None, str], str], rounds: int) -> int:
-    """Rounds of 32 requests, each with random lengths, arrivals and cancels; how many were finished."""
-    finished = 0
+def random_load(engine: Engine, rounds: int) -> int:
+    """Rounds of 32 requests, each with random lengths, arrivals and cancels; how many were finished.
+
+    Every finished one is then asked again, alone, with its length: an answer that is cut within a character can end
+    otherwise than the longer one goes on.
+    """
+    finished: dict[tuple[str | None, str, int], set[str]] = {}
+    count = 0
     for seed in range(rounds):
         moments = random.Random(seed)
         plans = [
@@ -83,7 +88,7 @@ def random_load(engine: Engine, wanted: dict[tuple[str | None, str], str], round
             for _ in range(32)
         ]  # fmt: skip
 
-        def one(plan: tuple[str | None, str, int, float, int | None]) -> bool:
+        def one(plan: tuple[str | None, str, int, float, int | None]) -> tuple[str | None, str, int, str] | None:
             adapter, question, tokens, delay_s, cancel_after = plan
             time.sleep(delay_s)
             stream = engine.stream([Message("user", question)], adapter, Sampling(max_tokens=tokens), user=str(adapter))
@@ -92,16 +97,18 @@ def random_load(engine: Engine, wanted: dict[tuple[str | None, str], str], round
                 text += piece
                 if pieces == cancel_after:
                     stream.close()
-                    assert wanted[adapter, question].startswith(text)
-                    return False
+                    return None
             assert stream.usage is not None and stream.usage.completion_tokens <= tokens
-            whole = wanted[adapter, question]
-            assert text == whole if stream.usage.finish == "stop" else whole.startswith(text.rstrip("\ufffd"))
-            return True
+            return adapter, question, tokens, text
 
         with ThreadPoolExecutor(32) as pool:
-            finished += sum(pool.map(one, plans))
-    return finished
+            for done in pool.map(one, plans):
+                if done is not None:
+                    count += 1
+                    finished.setdefault(done[:3], set()).add(done[3])
+    for (adapter, question, tokens), texts in finished.items():
+        assert texts == {ask(engine, question, adapter, max_tokens=tokens)}
+    return count
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +119,13 @@ def wanted(engine: Engine) -> dict[tuple[str | None, str], str]:
     return found
 
 
-def test_thirty_two_at_once_get_exactly_their_single_answers(
-    engine: Engine, wanted: dict[tuple[str | None, str], str]
-) -> None:
-    assert random_load(engine, wanted, rounds=4) > 80
+def test_thirty_two_at_once_get_exactly_their_single_answers(engine: Engine) -> None:
+    assert random_load(engine, rounds=4) > 80
 
 
 @pytest.mark.slow
-def test_twenty_rounds_of_thirty_two_at_once_get_exactly_their_single_answers(
-    engine: Engine, wanted: dict[tuple[str | None, str], str]
-) -> None:
-    assert random_load(engine, wanted, rounds=20) > 400
+def test_twenty_rounds_of_thirty_two_at_once_get_exactly_their_single_answers(engine: Engine) -> None:
+    assert random_load(engine, rounds=20) > 400
 
 
 def test_a_cancelled_row_is_free_after_one_turn_of_the_loop(made: Path) -> None:
