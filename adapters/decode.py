@@ -104,7 +104,7 @@ class Decoder:
         prompt = self.prompt(messages, wanted)
         most = min(wanted, self.manifest.window - len(prompt))
         writing = write_answer(self.tokenizer, prompt, most, self._stop, sampling, grammar, emit)
-        return _begun(Row(writing, adapter, len(prompt) + most))
+        return new_row(writing, adapter, len(prompt) + most)
 
     def fields(
         self,
@@ -115,7 +115,7 @@ class Decoder:
     ) -> Row:
         """A row that fills fields, each with one of its choices; emits the values in order."""
         writing = fill_fields(self.tokenizer, lambda room: self.prompt(messages, room), choices, emit)
-        return _begun(Row(writing, adapter, self.manifest.window))
+        return new_row(writing, adapter, self.manifest.window)
 
     def prompt(self, messages: Sequence[Message], wanted: int) -> list[int]:
         """The chat's ids, cut so that the answer fits the window too."""
@@ -293,8 +293,9 @@ class Decoder:
         return states
 
 
-def _begun(row: Row) -> Row:
-    """The row with the tokens that it wants to read first. Raises what the writing raises."""
+def new_row(writing: Writing, adapter: AdapterWeights | None, most: int) -> Row:
+    """A row with the tokens that its writing wants to read first. Raises what the writing raises."""
+    row = Row(writing, adapter, most)
     _go_on(row, None)
     if row.error:
         raise row.error

@@ -73,10 +73,8 @@ def train_and_judge(
     kind = "nf4" if file.training.method == "qlora" else settings.quantization
     base = load_base(settings.base, kind, settings.cache)
     candidate = trained_folder(settings, name, promoted=False)
-    version = max(next_version(name, settings), _version(candidate) + 1)
-    manifest = train_adapter(
-        name, file, examples, base, candidate, version=version, threads=settings.threads, tracker=tracker
-    )
+    version, threads = next_version(name, settings), settings.threads
+    manifest = train_adapter(name, file, examples, base, candidate, version=version, threads=threads, tracker=tracker)
     del base
     torch.set_num_threads(settings.threads)
     decoder = Decoder(load_base(settings.base, kind, settings.cache))
@@ -110,13 +108,6 @@ def _held_out(examples: list[Example], held_out: list[Placed], file: AdapterFile
             "adapter.yaml, write several questions for each answer, or add an eval.jsonl."
         )
     return rows
-
-
-def _version(folder: Path) -> int:
-    try:
-        return read_manifest(folder / MANIFEST_FILE, AdapterManifest).version
-    except AdapterError:
-        return 0
 
 
 def _line(row: Example) -> str:

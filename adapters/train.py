@@ -24,7 +24,7 @@ from adapters.config import (
 )
 from adapters.dataset import Example, Split, TokenRow, dataset_hash, plain_rows, split, token_rows
 from adapters.errors import AdapterError, BaseModelError, DatasetError
-from adapters.folders import replacing
+from adapters.folders import replacing, trained_folder
 from adapters.greedy import greedy_replies
 from adapters.live import Live
 from adapters.prompts import Message, encode_chat
@@ -220,9 +220,10 @@ def save_adapter(
 
 
 def next_version(name: str, settings: AdapterSettings) -> int:
-    """One more than the newest weights of that name, trained or shipped; 1 when there are none."""
+    """One more than the newest weights of that name, shipped, trained or a candidate; 1 when there are none."""
     newest = 0
-    for folder in (settings.trained / name, settings.shipped / name / "weights"):
+    trained = [trained_folder(settings, name, promoted=promoted) for promoted in (True, False)]
+    for folder in (*trained, settings.shipped / name / "weights"):
         with contextlib.suppress(AdapterError):
             newest = max(newest, read_manifest(folder / "manifest.json", AdapterManifest).version)
     return newest + 1

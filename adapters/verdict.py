@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adapters.config import AdapterManifest, read_manifest
 from adapters.dataset import Example, Split
-from adapters.decode import Decoder, Row
+from adapters.decode import Decoder, new_row
 from adapters.errors import AdapterError
 from adapters.greedy import ROWS_AT_ONCE
 from adapters.lora_batch import AdapterWeights
@@ -111,9 +111,7 @@ def perplexity(rows: Sequence[Example], weights: AdapterWeights | None, decoder:
         ids, mask = encode_example(decoder.tokenizer, row.prompt, row.completion, row.before)
         opened = mask.index(1)
         if len(ids) <= decoder.manifest.window:
-            one = Row(read_answer(ids[:opened], ids[opened:], logprobs.append), weights, len(ids))
-            one.tokens[:] = next(one.writing).tokens
-            reading.append(one)
+            reading.append(new_row(read_answer(ids[:opened], ids[opened:], logprobs.append), weights, len(ids)))
     decoder.run(reading, ROWS_AT_ONCE)
     return math.exp(-sum(logprobs) / len(logprobs)) if logprobs else math.inf
 

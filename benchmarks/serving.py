@@ -26,7 +26,7 @@ import torch
 from adapters.answer import Sampling, Step
 from adapters.base import LoadedBase, quiet
 from adapters.config import TARGET_MODULES, BaseManifest
-from adapters.decode import Decoder, Row
+from adapters.decode import Decoder, Row, new_row
 from adapters.lora_batch import AdapterWeights, adapter_weights
 from adapters.writing import write_answer
 
@@ -203,8 +203,7 @@ def started(
     for number, prompt in enumerate(prompts):
         steps: list[Step] = []
         writing = write_answer(Letters(), prompt, tokens, set(), Sampling(), None, steps.append)
-        row = Row(writing, adapters[number % len(adapters)], len(prompt) + tokens)
-        row.tokens[:] = next(writing).tokens
+        row = new_row(writing, adapters[number % len(adapters)], len(prompt) + tokens)
         rows.append(row)
         kept.append(steps)
         decoder.join(row)

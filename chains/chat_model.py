@@ -60,19 +60,8 @@ def too_late(limit_s: float | None) -> EngineError:
     return EngineError(f"The answer took longer than {limit_s:g} s and ends here: ask again, or ask for less.")
 
 
-class PhiChatModel(BaseChatModel):
-    """Chat with the base model, or with one of its adapters: `model.bind(adapter="it-support")`.
-
-    An answer may take `answer_s` unless a call says otherwise; one that takes longer raises EngineError.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    engine: Engine
-    answer_s: float | None = None
-
-    @property
-    def _llm_type(self) -> str:
-        return "switchboard-phi"
+class StreamedChatModel(BaseChatModel):
+    """What both engines' chat models share: whole answers are streamed ones, and schemas are the only tools."""
 
     def _generate(
         self,
@@ -91,6 +80,29 @@ class PhiChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         return await agenerate_from_stream(self._astream(messages, stop, run_manager, **kwargs))
+
+    def with_structured_output(
+        self, schema: Schema, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        return structured(self, schema, include_raw, kwargs)
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
+        raise NotImplementedError("Tools are not supported here: ask for fields with with_structured_output(schema).")
+
+
+class PhiChatModel(StreamedChatModel):
+    """Chat with the base model, or with one of its adapters: `model.bind(adapter="it-support")`.
+
+    An answer may take `answer_s` unless a call says otherwise; one that takes longer raises EngineError.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    engine: Engine
+    answer_s: float | None = None
+
+    @property
+    def _llm_type(self) -> str:
+        return "switchboard-phi"
 
     def _stream(
         self,
@@ -129,14 +141,6 @@ class PhiChatModel(BaseChatModel):
             yield _last(pieces, told, asked)
         finally:
             pieces.close()  # frees the engine, also when the task is cancelled while it waits
-
-    def with_structured_output(
-        self, schema: Schema, *, include_raw: bool = False, **kwargs: Any
-    ) -> Runnable[LanguageModelInput, Any]:
-        return structured(self, schema, include_raw, kwargs)
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
-        raise NotImplementedError("Tools are not supported here: ask for fields with with_structured_output(schema).")
 
     def _ask(self, messages: list[BaseMessage], asked: Wanted) -> Stream:
         return self.engine.stream([to_message(m) for m in messages], asked.adapter, asked.sampling, user=asked.user)

@@ -12,15 +12,12 @@ from typing import Any
 
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import ConfigDict, Field, SecretStr
 
-from chains.chat_model import Schema, Wanted, structured, to_message, too_late, wanted
+from chains.chat_model import StreamedChatModel, Wanted, to_message, too_late, wanted
 from chains.openai_engine import CONNECT_S, OpenAIEngine, sender
 from chains.openai_errors import broken_off, in_words, no_completion
 from chains.openai_text import harmless
@@ -46,7 +43,7 @@ def served_chat_model(engine: OpenAIEngine, answer_s: float | None) -> "ServedCh
     )
 
 
-class ServedChatModel(BaseChatOpenAI):
+class ServedChatModel(StreamedChatModel, BaseChatOpenAI):  # type: ignore[misc]  # a schema is the only method here
     """Chat with the server's base model, or with one of its adapters: `model.bind(adapter="it-support")`.
 
     Closing a stream closes its connection, which ends the answer on the server. An answer may take `answer_s` unless a
@@ -60,24 +57,6 @@ class ServedChatModel(BaseChatOpenAI):
     @property
     def _llm_type(self) -> str:
         return "switchboard-server"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return await agenerate_from_stream(self._astream(messages, stop, run_manager, **kwargs))
 
     def _stream(
         self,
@@ -110,14 +89,6 @@ class ServedChatModel(BaseChatOpenAI):
                     answer.take(chunk)
                     yield chunk
                 answer.check_end()
-
-    def with_structured_output(  # type: ignore[override]  # no other method than a schema
-        self, schema: Schema, *, include_raw: bool = False, **kwargs: Any
-    ) -> Runnable[LanguageModelInput, Any]:
-        return structured(self, schema, include_raw, kwargs)
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
-        raise NotImplementedError("Tools are not supported here: ask for fields with with_structured_output(schema).")
 
 
 class _Answer:

@@ -12,7 +12,7 @@ from adapters_small import make_adapter, make_base
 from adapters.answer import Sampling, Step
 from adapters.base import load_base
 from adapters.config import AdapterManifest, read_manifest
-from adapters.decode import MIN_PREFILL, Decoder, Row
+from adapters.decode import MIN_PREFILL, Decoder, Row, new_row
 from adapters.errors import EngineError
 from adapters.lora_batch import AdapterWeights
 from adapters.prompts import Message, encode_chat
@@ -316,8 +316,7 @@ class Noted:
         self.tokens: list[int] = []
         self.margins: list[float] = []
         prompt = decoder.prompt([Message("user", question)], 20)
-        self.row = Row(self._writing(prompt), adapter, len(prompt) + 20)
-        self.row.tokens[:] = next(self.row.writing).tokens
+        self.row = new_row(self._writing(prompt), adapter, len(prompt) + 20)
 
     def _writing(self, prompt: Sequence[int]) -> Writing:
         feed = Feed(0, prompt)
