@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.records import Records, open_records
-from chains.assistant import Assistant, fit_router
+from chains.assistant import Assistant
 from chains.engines import AnyEngine, open_engine
+from chains.fitting import Grounds, fit_router, grounds
 from chains.judge import open_judge
 from desk.config import Desk, records_address
 from index.build import BuildProgress
@@ -17,6 +18,8 @@ from index.library import Library, open_library
 _LOG = logging.getLogger(__name__)
 CONNECTORS_S = 60
 """Seconds between two looks at which connectors are due: schedules are of minutes and more."""
+ROUTER_S = 10
+"""Seconds between two looks at whether there is a new adapter, or something learned, to route to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Switchboard:
     engine: AnyEngine
     assistant: Assistant
     records: Records
+    routed_on: Grounds
     closing: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Begins to load the model, whose imports would hold up the page by seconds, and to follow the connectors."""
+        """Begins to load the model, whose imports would hold up the page by seconds, and to follow what changes."""
         self.engine.start()
+        threading.Thread(target=self._follow_router, name="router", daemon=True).start()
         if self.desk.index.connectors:
             threading.Thread(target=self._follow_connectors, name="connectors", daemon=True).start()
 
@@ -43,6 +48,26 @@ class Switchboard:
                 self.library.sync_due()
             except Exception:
                 _LOG.exception("The connectors could not be followed; the next try is in %d s.", CONNECTORS_S)
+
+    def route_anew(self, routed_on: Grounds) -> Grounds:
+        """What the router stands on from now on: fitted anew, while the one before serves, if that has changed."""
+        now = grounds(self.desk.chains, self.engine)
+        if now != routed_on:
+            try:
+                self.assistant.take_router(fit_router(self.desk.chains, self.library, self.embedder, now))
+                _LOG.info("routes to %s", ", ".join(name for name, _ in now.adapters) or "no adapter")
+            except Exception:  # told of once: on the same grounds it would fail again
+                _LOG.exception("The router stays as it was.")
+        return now
+
+    def _follow_router(self) -> None:
+        routed_on = self.routed_on
+        while not self.closing.wait(ROUTER_S):
+            try:
+                self.engine.refresh()
+                routed_on = self.route_anew(routed_on)
+            except Exception:
+                _LOG.exception("Nobody can say what the router should know; the next look is in %d s.", ROUTER_S)
 
     def close(self) -> None:
         self.closing.set()
@@ -61,10 +86,11 @@ def assemble(desk: Desk, on_progress: Callable[[BuildProgress], None] | None = N
     engine = open_engine(desk.adapters)
     library = open_library(desk.index, on_progress)
     embedder = library.embedder
-    router = fit_router(desk.chains, library, embedder, engine)
+    on = grounds(desk.chains, engine)
+    router = fit_router(desk.chains, library, embedder, on)
     judge = open_judge(desk.index.models, desk.index.threads)
     assistant = Assistant(desk.chains, library, embedder, engine, router, judge)
-    return Switchboard(desk, library, embedder, engine, assistant, records)
+    return Switchboard(desk, library, embedder, engine, assistant, records, on)
 
 
 def describe(board: Switchboard) -> list[str]:

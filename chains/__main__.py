@@ -36,16 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _route(desk: "Desk", as_json: bool) -> int:
-    from chains.assistant import fit_router
     from chains.engines import open_engine
     from chains.first_stage import RouterInput
+    from chains.fitting import fit_router, grounds
     from chains.workflow import look_up
     from index.document import NO_GROUPS
     from index.library import open_library
 
     library = open_library(desk.index)
     embedder = library.embedder
-    router = fit_router(desk.chains, library, embedder, open_engine(desk.adapters))
+    router = fit_router(desk.chains, library, embedder, grounds(desk.chains, open_engine(desk.adapters)))
     for line in sys.stdin:
         message = line.strip()
         if not message:

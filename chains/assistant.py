@@ -5,13 +5,11 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from langchain_core.runnables import RunnableBranch, RunnableGenerator
 from numpy.typing import NDArray
 
-from adapters.dataset import read_examples
 from adapters.errors import ModelError
 from chains.about import Facts, about, asks_about_the_assistant
 from chains.adapter import answer_from_adapter
@@ -23,16 +21,14 @@ from chains.context import look_around, vector_of
 from chains.engines import AnyEngine, chat_model
 from chains.errors import ServerError, TurnError
 from chains.first_stage import RouterInput
-from chains.golden import GoldenTurn, read_golden
 from chains.judge import Judge, Judgement
 from chains.language import foreign_language, notice
-from chains.learned import FILE, Learned, read_learned
 from chains.message import cleaned
 from chains.parts import Planned, in_parts
 from chains.prepared import Draft, Prepared
 from chains.prompts import cannot_help
 from chains.retrieval import answer_from_documents, say
-from chains.router import GoldenRoute, Router
+from chains.router import Router
 from chains.split import split
 from chains.turn import (
     Answer,
@@ -48,10 +44,9 @@ from chains.turn import (
     Token,
     Turn,
 )
-from chains.utterances import Utterances, cached_vectors, gather_utterances
 from chains.workflow import LookUp, look_up, run_workflow
 from desk.config import ChainSettings
-from index.document import NO_GROUPS, SearchResult
+from index.document import SearchResult
 from index.embed import Embedder
 from index.errors import LibraryError
 from index.library import Library
@@ -80,18 +75,21 @@ class Assistant:
         self.settings = settings
         self.library = library
         self.engine = engine
-        self.router = router
         self.judge = judge
+        self.take_router(router)
         self._embed = embedder.embed_queries
         self._titles = {name: workflow.title for name, workflow in settings.workflows.items()}
         self._model = chat_model(engine, settings.answer_s)
-        self._decide = router.as_runnable()
         self._generate = RunnableBranch(
             (lambda prepared: prepared.decision.route is Route.RETRIEVAL, _streaming(self._documents)),
             (lambda prepared: prepared.decision.route is Route.ADAPTER, _streaming(self._adapter)),
             (lambda prepared: prepared.decision.route is Route.BOTH, _streaming(self._workflow)),
             _streaming(self._refuse),
         )
+
+    def take_router(self, router: Router) -> None:
+        """Routes with it from the next decision on; turns that are being answered go on."""
+        self.router, self._decide = router, router.as_runnable()
 
     def answer(self, turn: Turn) -> Iterator[Event]:
         """The events of one turn, ending with Finished or Failed. Closing the iterator cancels the turn."""
@@ -348,56 +346,6 @@ def _streaming(
             yield from chain(prepared)
 
     return RunnableGenerator(run, name=chain.__name__)
-
-
-def fit_router(
-    settings: ChainSettings,
-    library: Library,
-    embedder: Embedder,
-    engine: AnyEngine,
-    learned: Sequence[Learned] | None = None,
-) -> Router:
-    """A router for the desk as it is now: its routes, its adapters' questions, its golden turns, what it has learned.
-
-    `learned` is for a trial; None stands for the desk's own file. What no route, adapter or workflow of the desk bears
-    any more is left out.
-    """
-    learned = read_learned(settings.state / FILE) if learned is None else learned
-    questions = {
-        info.name: tuple(row.prompt for row in read_examples(settings.adapter_folder / info.name / "train.jsonl"))
-        for info in engine.adapters
-        if "chat" in info.capabilities
-    }
-    utterances = gather_utterances(settings, questions)
-    vectors = cached_vectors(utterances.texts, embedder.embed_queries, embedder.name, settings.state)
-    if more := [one for one in learned if one.label in utterances.labels]:
-        texts, labels = tuple(one.text for one in more), tuple(one.label for one in more)
-        utterances = Utterances(utterances.texts + texts, utterances.labels + labels)
-        vectors = np.vstack([vectors, embedder.embed_queries(texts)])
-    titles = {name: workflow.title for name, workflow in settings.workflows.items()}
-    router = Router(utterances, vectors, titles, settings.routing, settings.state)
-    readable = library.readable(NO_GROUPS)
-
-    def given(text: str, vector: Vectors) -> RouterInput:
-        return RouterInput(vector, *look_up(library, embedder.embed_queries, text, vector, settings.passages, readable))
-
-    golden = fitting_turns(settings.golden_dev)
-    asked = [turn.question.strip() for turn in golden]
-    folder = settings.state / "golden"
-    asked_vectors = cached_vectors(asked, embedder.embed_queries, embedder.name, folder) if golden else ()
-    router.fit_evidence(
-        [
-            GoldenRoute(given(text, vector), turn.route)
-            for turn, text, vector in zip(golden, asked, asked_vectors, strict=True)
-        ],
-        lambda place: given(utterances.texts[place], vectors[place]),
-    )
-    return router
-
-
-def fitting_turns(path: Path) -> list[GoldenTurn]:
-    """The golden turns that the router is fitted on: with one intent, and complete as they stand. [] without a file."""
-    return [turn for turn in read_golden(path) if not turn.history and not turn.parts] if path.exists() else []
 
 
 def _log_turn(turn_id: str, answer: Answer) -> None:

@@ -1,5 +1,6 @@
 """Arrays that took long to make, kept in a folder under the hash of what they were made from. Never pickled."""
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,8 +17,7 @@ def kept(folder: Path, kind: str, made_from: bytes, make: Callable[[], Arrays]) 
     """What `make` returns, or once returned for the same bytes. Of a kind only the latest is kept."""
     path = folder / f"{kind}-{hashlib.sha256(made_from).hexdigest()[:32]}.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return _read(path)
     arrays = make()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{kind}-*.np[yz]"):
@@ -26,3 +26,16 @@ def kept(folder: Path, kind: str, made_from: bytes, make: Callable[[], Arrays]) 
     np.savez(beside, **arrays)  # type: ignore[arg-type]
     beside.replace(path)
     return arrays
+
+
+def kept_before(folder: Path, kind: str) -> Arrays:
+    """The latest of a kind, whatever it was made from; nothing where there is none."""
+    for path in folder.glob(f"{kind}-*.npz"):
+        with contextlib.suppress(OSError, ValueError):  # another process may be putting a newer one in its place
+            return _read(path)
+    return {}
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}

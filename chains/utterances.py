@@ -1,6 +1,6 @@
 """What the router learns from: the desk's utterances, and their vectors."""
 
-import json
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chains.kept import kept
+from chains.kept import Arrays, kept, kept_before
 from chains.turn import Route
 from desk.config import ChainSettings
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]
 
+KIND = "utterances"
+"""What the kept vectors are called."""
 MOST_QUESTIONS = 1000
 """About how many of an adapter's training questions are examples, evenly over the file: each is embedded once."""
 
@@ -53,7 +55,19 @@ def gather_utterances(settings: ChainSettings, questions: dict[str, tuple[str, .
 
 
 def cached_vectors(texts: Sequence[str], embed: Embed, embedder: str, folder: Path) -> Vectors:
-    """`(n, d)` unit vectors of the utterances; kept in `folder` under the hash of texts and embedder."""
-    made_from = json.dumps([embedder, list(texts)]).encode()
-    vectors: Vectors = kept(folder, "utterances", made_from, lambda: {"vectors": embed(texts)})["vectors"]
+    """`(n, d)` unit vectors of the utterances; kept in `folder` under the hash of texts and embedder.
+
+    When texts change, those that are new alone are embedded.
+    """
+    hashes = [hashlib.sha256(f"{embedder}\0{text}".encode()).hexdigest()[:32] for text in texts]
+
+    def make() -> Arrays:
+        before = kept_before(folder, KIND)
+        known = dict(zip(before["hashes"].tolist(), before["vectors"], strict=True)) if "hashes" in before else {}
+        new = {key: text for key, text in zip(hashes, texts, strict=True) if key not in known}
+        if new:
+            known |= zip(new, embed(list(new.values())), strict=True)
+        return {"vectors": np.stack([known[key] for key in hashes]), "hashes": np.array(hashes)}
+
+    vectors: Vectors = kept(folder, KIND, "\n".join(hashes).encode(), make)["vectors"]
     return vectors

@@ -220,11 +220,11 @@ def refit(settings: "Desk", options: argparse.Namespace) -> int:
         path = settings.chains.state / FILE
         there = path.exists()
         path.unlink(missing_ok=True)
-        print("Forgotten: the next start routes without it." if there else "Nothing had been learned.")
+        print("Forgotten: a running app routes without it in a moment." if there else "Nothing had been learned.")
         return 0
     _with_board(settings, learn)
     if options.apply:
-        print("Applied: the next start routes with it. `python -m evaluation refit --forget` undoes it.")
+        print("Applied: a running app routes with it in a moment. `python -m evaluation refit --forget` undoes it.")
     else:
         print("Nothing was changed. `python -m evaluation refit --apply` learns it.")
     return 0

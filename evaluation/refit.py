@@ -1,14 +1,15 @@
 """What the router would learn from feedback, and what that would change: shown before anything changes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from app.assembly import Switchboard
 from app.records import Feedback, Record
-from chains.assistant import Assistant, fit_router
+from chains.assistant import Assistant
 from chains.citations import Embed
+from chains.fitting import fit_router, grounds
 from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, write_learned
 from chains.turn import BASE_MODEL, Route, Routed, RouteOption, Turn
@@ -67,8 +68,9 @@ def try_refit(board: Switchboard, least: int) -> Refit:
     """The router as it is, and as it would be; a label needs `least` people who agree. Writes nothing."""
     records = board.records.all()
     weighed = weigh(votes(records), board.embedder.embed_queries, least)
-    learned = [one for one, _ in weighed.learned]
-    router = fit_router(board.desk.chains, board.library, board.embedder, board.engine, learned)
+    learned = tuple(one for one, _ in weighed.learned)
+    on = replace(grounds(board.desk.chains, board.engine), learned=learned)
+    router = fit_router(board.desk.chains, board.library, board.embedder, on)
     candidate = Assistant(board.desk.chains, board.library, board.embedder, board.engine, router, board.assistant.judge)
     golden = read_golden(board.desk.chains.golden_dev) if board.desk.chains.golden_dev.exists() else []
     routed = [(turn, label_of(board.assistant, turn), label_of(candidate, turn)) for turn in golden]
@@ -83,7 +85,7 @@ def try_refit(board: Switchboard, least: int) -> Refit:
 
 
 def apply_refit(board: Switchboard, refit: Refit) -> None:
-    """Writes what was learned to where the next start reads it."""
+    """Writes what was learned to where a running app, and the next start, read it."""
     write_learned(board.desk.chains.state / FILE, [one for one, _ in refit.weighed.learned])
 
 

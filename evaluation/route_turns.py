@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.assembly import Switchboard
-from chains.assistant import fitting_turns
 from chains.first_stage import RouterInput
+from chains.fitting import fitting_turns
 from chains.golden import GoldenTurn
 from chains.turn import Route, RouteDecision
 from chains.workflow import look_up

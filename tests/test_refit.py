@@ -1,6 +1,7 @@
 """What the router learns from feedback: only what enough people agree on, only when told, and it can be undone."""
 
 import datetime
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from app.assembly import Switchboard
 from app.records import Feedback, Record, open_records
-from chains.assistant import Assistant, fit_router
+from chains.assistant import Assistant
 from chains.first_stage import RouterInput
+from chains.fitting import fit_router, grounds
 from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, read_learned, write_learned
 from chains.turn import BASE_MODEL, Event, Route, Routed, RouteOption, Turn
@@ -145,15 +147,20 @@ PHRASINGS = {QUESTION, "How often is my laptop replaced?", "How often is the lap
 
 
 @pytest.fixture
-def own_board(board: Switchboard, tmp_path: Path) -> Iterator[Switchboard]:
+def own_board(
+    board: Switchboard, state_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Switchboard]:
     """The sample desk with records of its own, and every eighth of its development turns."""
     records = open_records("", tmp_path / "records.db")
     golden = board.desk.chains.golden_dev.read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "dev.jsonl").write_text("".join(golden[::8]), encoding="utf-8")
-    chains = replace(board.desk.chains, golden_dev=tmp_path / "dev.jsonl")
+    # A state of its own: the board that other tests use would soon learn what is applied here.
+    state = tmp_path / board.desk.chains.state.relative_to(state_folder)
+    shutil.copytree(board.desk.chains.state, state)
+    monkeypatch.setenv("SWITCHBOARD_HOME", str(tmp_path))
+    chains = replace(board.desk.chains, golden_dev=tmp_path / "dev.jsonl", state=state)
     yield replace(board, records=records, desk=replace(board.desk, chains=chains))
     records.close()
-    (chains.state / FILE).unlink(missing_ok=True)
 
 
 def test_nothing_changes_until_it_is_applied_and_all_of_it_can_be_undone(own_board: Switchboard) -> None:
@@ -178,7 +185,8 @@ def test_nothing_changes_until_it_is_applied_and_all_of_it_can_be_undone(own_boa
 
 def chance_of_an_adapter(board: Switchboard) -> float:
     """For QUESTION, by a router fitted now."""
-    router = fit_router(board.desk.chains, board.library, board.embedder, board.engine)
+    on = grounds(board.desk.chains, board.engine)
+    router = fit_router(board.desk.chains, board.library, board.embedder, on)
     assistant = Assistant(board.desk.chains, board.library, board.embedder, board.engine, router, board.assistant.judge)
     first = next(iter(assistant.answer(Turn(QUESTION))))
     assert isinstance(first, Routed)
@@ -186,8 +194,9 @@ def chance_of_an_adapter(board: Switchboard) -> float:
 
 
 def test_a_label_that_the_desk_no_longer_has_is_left_out(own_board: Switchboard) -> None:
-    gone = [Learned("my flux capacitor hums", Label(Route.ADAPTER, "gone"))]
-    router = fit_router(own_board.desk.chains, own_board.library, own_board.embedder, own_board.engine, gone)
+    gone = (Learned("my flux capacitor hums", Label(Route.ADAPTER, "gone")),)
+    on = replace(grounds(own_board.desk.chains, own_board.engine), learned=gone)
+    router = fit_router(own_board.desk.chains, own_board.library, own_board.embedder, on)
     (vector,) = own_board.embedder.embed_queries([gone[0].text])
     ways = {option.adapter for option, _ in router.decide(RouterInput(vector, SearchResult((), 0.0))).options}
     assert "it-support" in ways and "gone" not in ways

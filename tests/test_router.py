@@ -281,16 +281,17 @@ def test_a_desk_with_one_utterance_of_each_kind_has_a_router() -> None:
 
 def test_utterance_vectors_are_embedded_once_per_text_and_model(tmp_path: Path) -> None:
     folder = tmp_path
-    calls: list[int] = []
+    calls: list[list[str]] = []
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        calls.append(1)
+        calls.append(list(texts))
         return EMBED(texts)
 
     first = cached_vectors(["a b", "c"], embed, "hash", folder)
     again = cached_vectors(["a b", "c"], embed, "hash", folder)
-    assert np.array_equal(first, again) and len(calls) == 1
-    cached_vectors(["a b", "d"], embed, "hash", folder)
+    assert np.array_equal(first, again) and calls == [["a b", "c"]]
+    changed = cached_vectors(["d", "a b", "d"], embed, "hash", folder)
+    assert calls[1:] == [["d"]] and np.array_equal(changed, EMBED(["d", "a b", "d"]))
     cached_vectors(["a b", "d"], embed, "other", folder)
-    assert len(calls) == 3
+    assert calls[2:] == [["a b", "d"]]
     assert len(list(folder.glob("*"))) == 1

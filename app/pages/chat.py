@@ -146,9 +146,10 @@ class ChatPage:
         both = workflows if len(workflows) > 1 else [("Both", Route.BOTH.value)]
         return [("Auto", AUTO), ("Documents", Route.RETRIEVAL.value), ("Adapter", Route.ADAPTER.value), *both]
 
-    def adapters_now(self) -> Any:
-        """The dropdown with what was trained since the app started."""
+    def adapters_now(self, conversation: Conversation) -> Any:
+        """The dropdown, and the ways to answer again, with what was trained since the app started."""
         self.board.engine.refresh(TAKING_UP_S)
+        conversation.ways = ways_of(self.board)
         return gr.update(choices=self.adapter_choices())
 
     def adapter_choices(self) -> list[tuple[str, str]]:
@@ -207,7 +208,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         parts = _lay_out(page)
         _connect(page, parts)
         connect_feedback(page, parts.conversation, parts.user, [parts.chatbot, parts.panel])
-        demo.load(page.adapters_now, outputs=parts.adapter, show_progress="hidden")
+        demo.load(page.adapters_now, parts.conversation, parts.adapter, show_progress="hidden")
         demo.load(
             lambda known: known or secrets.token_hex(16), parts.user, parts.user, queue=False, show_progress="hidden"
         )
@@ -217,7 +218,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
 
 def _lay_out(page: ChatPage) -> Parts:
     app = page.board.desk.app
-    conversation = gr.State(Conversation(ways=ways_of(page.board)))
+    conversation = gr.State(Conversation())
     # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
     user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
     with gr.Row(elem_classes="sb-main"):
