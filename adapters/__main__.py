@@ -71,11 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--deadline", type=float, help="seconds after which an answer is cut (default: none)")
     check = command("check", "Say what is wrong with training data, and how long its rows are.")
     check.add_argument(
-        "data", metavar="NAME|FILE", help="an adapter's folder in the desk, or a .jsonl, .csv or .xlsx file"
+        "data", metavar="NAME|FILE", help="an adapter's folder in the desk, or a .jsonl, .json, .csv or .xlsx file"
     )
     train = command("train", "Train one adapter from its train.jsonl.")
     train.add_argument("name", metavar="NAME", help="the adapter's folder in the desk")
-    train.add_argument("--data", type=Path, metavar="FILE", help="pairs for a new adapter: .jsonl, .csv or .xlsx")
+    train.add_argument("--data", type=Path, metavar="FILE", help="a new adapter's pairs: .jsonl, .json, .csv or .xlsx")
     train.add_argument("--title", help="of a new adapter, as people read it (default: its name)")
     train.add_argument("--domain", help="of a new adapter: what it is for, in a few words")
     train.add_argument(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.prompts import encode_example
-from adapters.rows import Fault, Placed
+from adapters.rows import Example, Fault, Placed
 
 KINDS = {
     "form": "the row has none of the forms that can be read",
@@ -95,7 +95,7 @@ def groups_of(prompts: Sequence[str]) -> list[int]:
 
     Exact Jaccard over shingles that are not too common; who shares one with nobody is alone.
     """
-    sets = [_shingles(_plain(prompt)) for prompt in prompts]
+    sets = [_shingles(plain(prompt)) for prompt in prompts]
     parent = list(range(len(prompts)))
 
     def root(place: int) -> int:
@@ -161,14 +161,13 @@ def _repeats(rows: Sequence[Placed]) -> Iterator[Fault]:
     first: dict[tuple[str, str], Placed] = {}
     answers: dict[str, Placed] = {}
     for one in rows:
-        asked = "\n".join([*(_plain(message.content) for message in one.row.before), _plain(one.row.prompt)])
-        told = _plain(one.row.completion)
-        earlier = first.setdefault((asked, told), one)
+        question, told = asked(one.row), plain(one.row.completion)
+        earlier = first.setdefault((question, told), one)
         if earlier is not one:
             message = f"it says the same as line {earlier.line}{_elsewhere(one, earlier)}."
             yield Fault(one.path, one.line, "duplicate", message, severe=False)
             continue
-        other = answers.setdefault(asked, one)
+        other = answers.setdefault(question, one)
         if other is not one:
             message = f"line {other.line}{_elsewhere(one, other)} answers the same question differently: keep one."
             yield Fault(one.path, one.line, "contradiction", message)
@@ -190,7 +189,13 @@ def _elsewhere(one: Placed, other: Placed) -> str:
     return "" if one.path == other.path else f" of {other.path.name}"
 
 
-def _plain(text: str) -> str:
+def asked(row: Example) -> str:
+    """What a row asks, with what was said before it; the same for questions that differ in case and marks alone."""
+    return "\n".join([*(plain(message.content) for message in row.before), plain(row.prompt)])
+
+
+def plain(text: str) -> str:
+    """A text's words, without case and marks."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded))
 

@@ -1,6 +1,5 @@
 """From a file of pairs to an adapter that serves: one command, and a verdict at its end."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing, trained_folder
 from adapters.registry import MANIFEST_FILE, weights_folder
 from adapters.report import write_report
-from adapters.rows import Placed, read_rows
+from adapters.rows import Placed, as_line, read_rows
 from adapters.train import next_version, train_adapter
 from adapters.verdict import Verdict, judge
 from desk.config import AdapterSettings
@@ -53,7 +52,7 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
     words["training"] = {"epochs": epochs, "validation": HELD_OUT if len(rows) < 1000 else plain.validation}
     AdapterFile.model_validate(words)
     with replacing(folder) as scratch:
-        (scratch / "train.jsonl").write_text("".join(map(_line, rows)), encoding="utf-8")
+        (scratch / "train.jsonl").write_text("".join(map(as_line, rows)), encoding="utf-8")
         text = yaml.safe_dump(words, allow_unicode=True, sort_keys=False)
         (scratch / "adapter.yaml").write_text(text, encoding="utf-8")
 
@@ -108,12 +107,3 @@ def _held_out(examples: list[Example], held_out: list[Placed], file: AdapterFile
             "adapter.yaml, write several questions for each answer, or add an eval.jsonl."
         )
     return rows
-
-
-def _line(row: Example) -> str:
-    if row.before:
-        said = [{"role": message.role, "content": message.content} for message in row.before]
-        chat = [*said, {"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
-        return json.dumps({"messages": chat}, ensure_ascii=False) + "\n"
-    pair = {"prompt": row.prompt, "completion": row.completion} | ({"intent": row.intent} if row.intent else {})
-    return json.dumps(pair, ensure_ascii=False) + "\n"

@@ -1,8 +1,9 @@
 """Reads question-answer pairs in the forms that people have them in: each row with the place that it came from.
 
-JSON lines with `prompt`/`completion`, `messages`, Alpaca's `instruction`/`input`/`output` or ShareGPT's
-`conversations`; CSV and XLSX with a column for the question and one for the answer. A conversation gives a row for each
-of its answers. A fault of one row never costs another its place: reading goes on, and all faults are told together.
+JSON lines, or one JSON list, with `prompt`/`completion`, `messages`, Alpaca's `instruction`/`input`/`output` or
+ShareGPT's `conversations`; CSV and XLSX with a column for the question and one for the answer. A conversation gives a
+row for each of its answers. A fault of one row never costs another its place: reading goes on, and all faults are told
+together.
 """
 
 import csv
@@ -38,7 +39,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A row, and where it stands: the file, and its line (of a table: its row, counted as the program shows it)."""
+    """A row, and where it stands: the file, and its line (of a table its row, counted as the program shows it;
+    of a JSON list its place, from 1)."""
 
     row: Example
     path: Path
@@ -56,7 +58,7 @@ class Fault:
     severe: bool = True
 
     def __str__(self) -> str:
-        return f"{self.path}, line {self.line}: {self.message}"
+        return f"{self.path}, {'row' if self.path.suffix.lower() == '.json' else 'line'} {self.line}: {self.message}"
 
 
 class _Pair(BaseModel):
@@ -110,10 +112,10 @@ def read_rows(path: Path) -> tuple[list[Placed], list[Fault]]:
         raise DatasetError(f'{path} is missing: write one {{"prompt": ..., "completion": ...}} row a line.')
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DatasetError(f"{path} is larger than {MAX_FILE_BYTES / 1e6:,.0f} MB: split it.")
-    readers = {".jsonl": _json_lines, ".csv": _csv, ".xlsx": _xlsx}
+    readers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv, ".xlsx": _xlsx}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise DatasetError(f"{path} is no training data that can be read: give .jsonl, .csv or .xlsx.")
+        raise DatasetError(f"{path} is no training data that can be read: give .jsonl, .json, .csv or .xlsx.")
     placed, faults = [], []
     for found in reader(path):
         if isinstance(found, Fault):
@@ -130,19 +132,41 @@ def _json_lines(path: Path) -> Iterator[Placed | Fault]:
         if not raw.strip():
             continue
         try:
-            for row in _from_json(json.loads(raw.decode("utf-8"))):
-                yield Placed(row, path, number)
+            value = json.loads(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
             message = f"it is not UTF-8 text ({error.reason} at byte {error.start} of the line)."
             yield Fault(path, number, "encoding", message)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            key = ".".join(str(part) for part in fault["loc"]) or "row"
-            yield Fault(path, number, "form", f"{key}: {fault['msg']}.")
-        except _RoleError as error:
-            yield Fault(path, number, "roles", str(error))
-        except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError too
+        except (ValueError, RecursionError) as error:
             yield Fault(path, number, "form", f"no JSON object ({getattr(error, 'msg', 'too deep or too long')}).")
+        else:
+            yield from _placed(value, path, number)
+
+
+def _json_list(path: Path) -> Iterator[Placed | Fault]:
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not readable JSON ({getattr(error, 'msg', 'too deep or too long')}).") from None
+    if not isinstance(values, list):
+        raise DatasetError(f"{path} holds no list: write [row, row, ...], or one row a line into a .jsonl file.")
+    for number, value in enumerate(values, 1):
+        yield from _placed(value, path, number)
+
+
+def _placed(value: object, path: Path, number: int) -> Iterator[Placed | Fault]:
+    """The rows of one JSON value, or what is wrong with it."""
+    try:
+        rows = _from_json(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"]) or "row"
+        yield Fault(path, number, "form", f"{key}: {fault['msg']}.")
+    except _RoleError as error:
+        yield Fault(path, number, "roles", str(error))
+    else:
+        yield from (Placed(row, path, number) for row in rows)
 
 
 class _RoleError(Exception):
@@ -242,3 +266,13 @@ def _table(path: Path, names: Sequence[str], rows: Sequence[tuple[int, Mapping[s
             continue
         topic = str(row.get(intent) or "").strip() if intent else ""
         yield Placed(Example(prompt, completion, topic or None), path, line)
+
+
+def as_line(row: Example) -> str:
+    """A row as a line of train.jsonl."""
+    if row.before:
+        said = [{"role": message.role, "content": message.content} for message in row.before]
+        chat = [*said, {"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
+        return json.dumps({"messages": chat}, ensure_ascii=False) + "\n"
+    pair = {"prompt": row.prompt, "completion": row.completion} | ({"intent": row.intent} if row.intent else {})
+    return json.dumps(pair, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""`python -m app`: the web app; `python -m app ask "QUESTION"`: one turn on the command line."""
+"""`python -m app`: the web app; `ask "QUESTION"`: one turn; `candidates NAME`: what readers would teach an adapter."""
 
 import argparse
 import json
@@ -46,6 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     ask.add_argument("--groups", default="", metavar="A,B", help="answer as for a member of these groups")
     ask.add_argument("--json", action="store_true", help="print the turn's events, one JSON object per line")
     ask.add_argument("--desk", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    review = commands.add_parser("candidates", help="decide what an adapter learns of what its readers said")
+    review.add_argument("name", metavar="NAME", help="the adapter")
+    review.add_argument("--file", type=Path, metavar="FILE.xlsx", help="the workbook to write (NAME-candidates.xlsx)")
+    review.add_argument("--take", type=Path, metavar="FILE.xlsx", help="a workbook with yes or no in its first column")
+    review.add_argument("--desk", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     check_neighbours()
     _quiet()
@@ -58,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     from index.errors import LibraryError
 
     try:
-        return _ask(options) if options.command == "ask" else _serve(options)
+        return {"ask": _ask, "candidates": _candidates}.get(options.command, _serve)(options)
     except (DeskError, LibraryError, ModelError, TurnError) as error:
         print(f"switchboard: {error}", file=sys.stderr)
         return 2
@@ -110,6 +115,27 @@ def _ask(options: argparse.Namespace) -> int:
     finally:
         board.close()
     return code
+
+
+def _candidates(options: argparse.Namespace) -> int:
+    from app.review import lines, take_review, write_review
+
+    logging.getLogger().setLevel(logging.WARNING)
+    board = _assemble(options)
+    try:
+        if options.take:
+            print("\n".join(lines(options.name, *take_review(board, options.name, options.take))))
+            return 0
+        path = options.file or Path(f"{options.name}-candidates.xlsx")
+        count = write_review(board, options.name, path)
+    finally:
+        board.close()
+    if not count:
+        print(f"Readers have said nothing new about {options.name}.")
+        return 0
+    print(f"{count} candidates are in {path}: write yes or no before each, mend questions and answers, save it, then")
+    print(f"`python -m app candidates {options.name} --take {path}` puts those with a yes into the training data.")
+    return 0
 
 
 def _print_answer(event: "object") -> None:

@@ -33,12 +33,15 @@ class Shown:
     notice: str = ""
     answer: Answer | None = None
     thumb: Thumb | None = None
+    corrected: bool = False
     second: "Shown | None" = None
 
 
 @dataclass(slots=True, eq=False)
 class Conversation:
-    """One tab's turns, and the questions that wait. One object for all events of the tab; lives in its session.
+    """One tab's turns, the questions that wait, and the turn that a better answer is written for.
+
+    One object for all events of the tab; lives in its session.
 
     Events of a tab run side by side, and what they send can reach the browser in another order. So an answer writes
     nothing but its own turn, and goes on only while that is `growing`; every event sends the whole conversation as it
@@ -49,6 +52,7 @@ class Conversation:
     growing: Shown | None = None
     waiting: deque[Shown] = field(default_factory=deque)
     ways: tuple[Way, ...] = ()
+    correcting: Shown | None = None
 
     def ask(self, question: str, option: RouteOption | None = None, may_ask: bool = True) -> None:
         """The question waits for its answer; one that is being written ends where it is. A blank one ends nothing."""
@@ -131,7 +135,8 @@ class Conversation:
                 html = feedback.side_by_side(place, html, self._html(shown.second), both)
             elif shown.answer is not None and not shown.answer.clarify and not shown.answer.parts:
                 ways = feedback.other_ways(self.ways, shown.answer.decision)
-                html += feedback.row_under(place, shown.thumb, ways)
+                better = feedback.better_answer(place, shown.answer.decision, shown.corrected)
+                html += feedback.row_under(place, shown.thumb, ways, better)
             row: dict[str, Any] = {"role": "assistant", "content": html}
             if shown.offered and shown is self.turns[-1]:
                 row["options"] = [{"label": word, "value": str(n)} for n, word in enumerate(shown.offered)]

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal, get_args
 
-from chains.turn import Route, RouteDecision, RouteOption
+from chains.turn import BASE_MODEL, Route, RouteDecision, RouteOption
 
 Thumb = Literal["up", "down"]
 Side = Literal["first", "second", "neither"]
 
 _THUMBS: dict[Thumb, str] = {"up": "Helpful", "down": "Not helpful"}
+MOST_WRITTEN = 4000
+"""Characters of a better answer."""
 _SIDES: dict[Side, str] = {"first": "Prefer this answer", "second": "Prefer this answer", "neither": "No preference"}
 
 
@@ -42,7 +44,7 @@ class Press:
 def read_press(name: object, value: object) -> Press | None:
     """What was pressed, from what the browser sends; None for what no button of ours sends."""
     place, _, rest = str(value).partition("|")
-    if name not in ("thumb", "again", "prefer") or not place.isdecimal() or len(place) > 6:
+    if name not in ("thumb", "again", "prefer", "correct") or not place.isdecimal() or len(place) > 6:
         return None
     return Press(int(place), str(name), rest)
 
@@ -61,8 +63,8 @@ def _is_taken(option: RouteOption, decision: RouteDecision) -> bool:
     return option.workflow in (None, decision.workflow)
 
 
-def row_under(place: int, thumb: Thumb | None, ways: Sequence[Way]) -> str:
-    """Thumbs, and a menu of the other ways to answer."""
+def row_under(place: int, thumb: Thumb | None, ways: Sequence[Way], better: str = "") -> str:
+    """Thumbs, a menu of the other ways to answer, and what `better_answer` says."""
     thumbs = "".join(
         f'<button type="button" class="sb-act sb-{one}{" sb-on" if one == thumb else ""}" name="thumb" '
         f'value="{place}|{one}" title="{words}{" (your choice)" if one == thumb else ""}"></button>'
@@ -71,7 +73,21 @@ def row_under(place: int, thumb: Thumb | None, ways: Sequence[Way]) -> str:
     menu = "".join(_button("again", f"{place}|{way.key}", way.words) for way in ways)
     if menu:
         menu = f'<details class="sb-ways"><summary>Answer again with</summary><div>{menu}</div></details>'
-    return f'<div class="sb-row">{thumbs}{menu}</div>'
+    return f'<div class="sb-row">{thumbs}{menu}{better}</div>'
+
+
+def better_answer(place: int, decision: RouteDecision, written: bool) -> str:
+    """The way to write a better answer than an adapter's; "" under other answers, whose words are not trained."""
+    if not is_correctable(decision):
+        return ""
+    if written:
+        return '<span class="sb-thanks">Your answer is kept for review.</span>'
+    return _button("correct", f"{place}|", "Write a better answer")
+
+
+def is_correctable(decision: RouteDecision) -> bool:
+    """Whether an adapter's own words answered."""
+    return decision.route is Route.ADAPTER and decision.adapter not in (None, BASE_MODEL)
 
 
 def side_by_side(place: int, first: str, second: str, choosable: bool) -> str:

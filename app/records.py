@@ -1,10 +1,13 @@
-"""What people say of answers, kept in a database: thumbs, other ways to answer, preferences. SQLite, or PostgreSQL.
+"""What people say of answers, kept in a database: thumbs, other ways to answer, preferences, better answers. SQLite,
+or PostgreSQL.
 
-Of a turn the question alone is kept, as it was understood: no answer, no passage, no name of a file.
+Of a turn the question alone is kept, as it was understood: no answer but one that its reader wrote, no passage, no name
+of a file.
 """
 
 import datetime
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +40,23 @@ _FEEDBACK = sa.Table(
     *(sa.Column(f"decided_{part}", sa.String(100)) for part in ("route", "adapter", "workflow")),
     *(sa.Column(f"chosen_{part}", sa.String(100)) for part in ("route", "adapter", "workflow")),
 )
+_CORRECTIONS = sa.Table(
+    "corrections",
+    _SCHEMA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("adapter", sa.String(100), nullable=False),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+)
+_REVIEWS = sa.Table(
+    "reviews",
+    _SCHEMA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("candidate", sa.String(64), nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +74,16 @@ class Feedback:
     question: str
     decided: RouteOption
     chosen: RouteOption | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A better answer than the adapter's, as one reader wrote it."""
+
+    user: str
+    adapter: str
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +113,45 @@ class Records:
 
     def keep(self, feedback: Feedback) -> bool:
         """Whether the opinion was written. A database that fails is logged, never raised: the chat goes on."""
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(_FEEDBACK.insert().values(**_row(feedback)))
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("a %s was not recorded in %s: %s", feedback.kind, _shown(self._url), type(error).__name__)
-            return False
-        return True
+        return self._insert(_FEEDBACK, [_row(feedback)], feedback.kind)
+
+    def correct(self, correction: Correction) -> bool:
+        """Whether the better answer was written, as `keep` says it."""
+        words = {"question": _storable(correction.question), "answer": _storable(correction.answer)}
+        row = {"at": _now(), "user_id": correction.user, "adapter": correction.adapter, **words}
+        return self._insert(_CORRECTIONS, [row], "better answer")
+
+    def review(self, candidates: Sequence[str]) -> bool:
+        """Whether it was written that somebody has decided about these candidate pairs."""
+        return self._insert(_REVIEWS, [{"at": _now(), "candidate": one} for one in candidates], "review")
 
     def all(self) -> tuple[Record, ...]:
         """Every record, oldest first. Raises DeskError where the database cannot be read."""
+        return tuple(_record(row) for row in self._rows(_FEEDBACK))
+
+    def corrections(self) -> tuple[Correction, ...]:
+        """Every better answer, oldest first. Raises as `all`."""
+        rows = [row._mapping for row in self._rows(_CORRECTIONS)]
+        return tuple(Correction(row["user_id"], row["adapter"], row["question"], row["answer"]) for row in rows)
+
+    def reviewed(self) -> frozenset[str]:
+        """The candidate pairs that somebody has decided about. Raises as `all`."""
+        return frozenset(row._mapping["candidate"] for row in self._rows(_REVIEWS))
+
+    def _insert(self, table: sa.Table, rows: list[dict[str, object]], what: str) -> bool:
+        try:
+            with self._engine.begin() as connection:
+                if rows:
+                    connection.execute(table.insert(), rows)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("a %s was not recorded in %s: %s", what, _shown(self._url), type(error).__name__)
+            return False
+        return True
+
+    def _rows(self, table: sa.Table) -> Sequence[sa.Row[tuple[object, ...]]]:
         try:
             with self._engine.connect() as connection:
-                return tuple(_record(row) for row in connection.execute(sa.select(_FEEDBACK).order_by(_FEEDBACK.c.id)))
+                return connection.execute(sa.select(table).order_by(table.c.id)).all()
         except (SQLAlchemyError, OSError) as error:
             raise DeskError(f"The records in {_shown(self._url)} cannot be read: {type(error).__name__}.") from None
 
@@ -139,15 +195,23 @@ def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL takes no zero character in a text."""
+    return text.replace("\x00", "")
+
+
 def _row(feedback: Feedback) -> dict[str, object]:
     decided, chosen = feedback.decided, feedback.chosen
     return {
-        "at": datetime.datetime.now(datetime.UTC),
+        "at": _now(),
         "user_id": feedback.user,
         "kind": feedback.kind,
         "value": feedback.value,
-        # PostgreSQL takes no zero character in a text.
-        "question": feedback.question.replace("\x00", ""),
+        "question": _storable(feedback.question),
         "decided_route": decided.route.value,
         "decided_adapter": decided.adapter,
         "decided_workflow": decided.workflow,

@@ -15,11 +15,11 @@ from adapters.__main__ import main
 from adapters.checks import (
     ALIKE,
     _jaccard,
-    _plain,
     _shingles,
     check_rows,
     groups_of,
     personal_data,
+    plain,
     statistics,
     without,
 )
@@ -142,7 +142,20 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.xlsx", "a.txt", "none.jsonl", "empty.jsonl"])
+def test_a_list_of_rows_is_read_and_a_fault_in_it_is_told_by_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    rows = [{"messages": CHAT}, {"prompt": "", "completion": "a"}, 7, {"instruction": "Sort this.", "output": "P1"}]
+    path.write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    placed, faults = read_rows(path)
+    assert [(one.row.prompt, one.line) for one in placed] == [("My screen?", 1), ("Which?", 1), ("Sort this.", 4)]
+    assert [(fault.line, fault.kind) for fault in faults] == [(2, "form"), (3, "form")]
+    assert "rows.json, row 2: prompt: " in str(faults[0])
+    path.write_text(json.dumps({"rows": rows}))
+    with pytest.raises(DatasetError, match="holds no list"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.xlsx", "a.txt", "none.jsonl", "empty.jsonl"])
 def test_a_file_of_no_use_is_one_sentence(tmp_path: Path, name: str) -> None:
     if name != "none.jsonl":
         (tmp_path / name).write_text("" if name == "empty.jsonl" else "one,two\n1,2\n")
@@ -213,7 +226,7 @@ def test_personal_data_is_told_by_its_kind(text: str, what: list[str]) -> None:
 @given(st.lists(st.text("ab ", min_size=1, max_size=12), min_size=1, max_size=14))
 @settings(max_examples=150, deadline=None)
 def test_groups_are_those_that_comparing_every_pair_gives(prompts: list[str]) -> None:
-    sets = [_shingles(_plain(prompt)) for prompt in prompts]
+    sets = [_shingles(plain(prompt)) for prompt in prompts]
     numbers = list(range(len(prompts)))
     for one in range(len(prompts)):
         for other in range(one):

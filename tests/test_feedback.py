@@ -1,5 +1,6 @@
 """What the buttons under an answer do: with the real desk, its real records, and in a real browser."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +10,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.assembly import Switchboard
 from app.conversation import Conversation
-from app.feedback import Press, read_press
+from app.feedback import Press, better_answer, read_press
 from app.pages.chat import ChatPage
 from app.pages.feedback import FeedbackHandlers, ways_of
-from app.records import Feedback
-from chains.turn import BASE_MODEL, Route, RouteOption
+from app.records import Correction, Feedback
+from chains.turn import BASE_MODEL, Route, RouteDecision, RouteOption
 
 QUESTION = "How long does a Harbor Link connection last before it ends?"
 DOCUMENTS, SUPPORT = RouteOption(Route.RETRIEVAL), RouteOption(Route.ADAPTER, "it-support")
@@ -237,3 +238,60 @@ def test_in_a_browser_two_answers_stand_side_by_side_and_one_is_preferred(
         ("override", "again"),
         ("preference", "second"),
     ]
+
+
+def asked_of_an_adapter(board: Switchboard) -> Conversation:
+    talk = Conversation(ways=ways_of(board))
+    talk.ask("my screen flickers when I move the lid")
+    list(ChatPage(board).answer(talk, "adapter", "it-support", USER))
+    return talk
+
+
+def test_a_better_answer_is_kept_once_and_only_of_an_adapters_words(
+    board: Switchboard, handlers: FeedbackHandlers, conversation: Conversation
+) -> None:
+    handlers.open_form(conversation, press("correct", "0|"))
+    assert conversation.correcting is None and 'name="correct"' not in conversation.messages()[1]["content"]
+    talk = asked_of_an_adapter(board)
+    assert 'name="correct"' in talk.messages()[1]["content"]
+    text = talk.turns[0].answer.text if talk.turns[0].answer else ""
+    shown, filled = handlers.open_form(talk, press("correct", "0|"))
+    assert shown["visible"] is True and filled == text
+    for same in ("", "  ", f" {text}\n"):
+        handlers.correct(talk, USER, same)
+    assert board.records.corrections() == () and talk.correcting is talk.turns[0]
+    messages, _, closed = handlers.correct(talk, USER, "Turn it off | and on.\n")
+    handlers.open_form(talk, press("correct", "0|"))
+    handlers.correct(talk, USER, "Again")
+    expected = Correction(USER, "it-support", "my screen flickers when I move the lid", "Turn it off | and on.")
+    assert board.records.corrections() == (expected,)
+    assert "kept for review" in messages[1]["content"] and closed["visible"] is False
+
+
+def test_a_turn_that_is_gone_can_still_be_bettered_and_the_base_model_never(
+    board: Switchboard, handlers: FeedbackHandlers
+) -> None:
+    talk, before = asked_of_an_adapter(board), len(board.records.corrections())
+    handlers.open_form(talk, press("correct", "0|"))
+    talk.clear()
+    handlers.correct(talk, USER, "Look at the cable.")
+    assert [one.answer for one in board.records.corrections()[before:]] == ["Look at the cable."]
+    assert better_answer(0, RouteDecision(Route.ADAPTER, BASE_MODEL, None, {}, ""), written=False) == ""
+
+
+@pytest.mark.browser
+def test_in_a_browser_a_better_answer_is_written(page: Page, board: Switchboard) -> None:
+    expect.set_options(timeout=60_000)
+    before = len(board.records.corrections())
+    page.locator("#sb-route").get_by_label("Adapter").check()
+    page.locator("#sb-question textarea").fill("my screen flickers when I move the lid")
+    page.locator("#sb-send").click()
+    page.get_by_role("button", name="Write a better answer").click()
+    box = page.locator("#sb-better textarea")
+    expect(box).to_have_value(re.compile("."))
+    box.fill("First: press the lid button.\nThen call us.")
+    page.get_by_role("button", name="Send for review").click()
+    expect(page.locator(".sb-thanks")).to_be_visible()
+    expect(page.locator("#sb-better")).to_have_count(0)
+    (kept,) = board.records.corrections()[before:]
+    assert kept.answer == "First: press the lid button.\nThen call us." and kept.user

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from app.records import Feedback, Records, open_records
+from app.records import Correction, Feedback, Records, open_records
 from chains.turn import Route, RouteOption
 from desk.config import load_desk, records_address
 from desk.errors import DeskError
@@ -55,6 +55,16 @@ def test_what_is_kept_comes_back_in_order_with_its_time(records: Records) -> Non
     assert second.feedback.question == AGAIN.question.replace("\x00", "")
     assert (second.feedback.decided, second.feedback.chosen) == (AGAIN.decided, AGAIN.chosen)
     assert before <= first.at <= second.at <= after
+
+
+def test_better_answers_and_reviews_come_back(records: Records) -> None:
+    said = [
+        Correction("u1", "it-support", "Why?", "It's “so”."),
+        Correction("u2", "a", "How?\x00", "'); DROP TABLE x; --"),
+    ]
+    assert all(map(records.correct, said)) and records.review(["a1", "b2"]) and records.review([])
+    assert records.corrections() == (said[0], Correction("u2", "a", "How?", "'); DROP TABLE x; --"))
+    assert records.reviewed() == {"a1", "b2"} and records.all() == ()
 
 
 def test_records_outlive_the_program(records: Records, address: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from app import render
 from app.assembly import Switchboard
 from app.conversation import Conversation, Shown
 from app.growing import Growing
-from app.pages.feedback import View, connect_feedback, ways_of, workflow_ways
+from app.pages.feedback import Form, View, connect_feedback, lay_out_form, ways_of, workflow_ways
 from app.records import Feedback
 from chains.clarify import options, with_choice
 from chains.turn import BASE_MODEL, Answer, Cited, Exchange, Failed, Finished, Noted, Route, Turn
@@ -197,6 +197,7 @@ class Parts:
     panel: gr.HTML
     files: gr.File
     added: gr.HTML
+    form: Form
 
 
 def build_page(board: Switchboard) -> gr.Blocks:
@@ -207,7 +208,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
         gr.HTML(f'<header class="sb-head"><h1>{escape(app.title)}</h1><p>{escape(app.description)}</p></header>')
         parts = _lay_out(page)
         _connect(page, parts)
-        connect_feedback(page, parts.conversation, parts.user, [parts.chatbot, parts.panel])
+        connect_feedback(page, parts.conversation, parts.user, [parts.chatbot, parts.panel], parts.form)
         demo.load(page.adapters_now, parts.conversation, parts.adapter, show_progress="hidden")
         demo.load(
             lambda known: known or secrets.token_hex(16), parts.user, parts.user, queue=False, show_progress="hidden"
@@ -233,6 +234,7 @@ def _lay_out(page: ChatPage) -> Parts:
                 examples=[{"text": text} for text in app.examples],
                 group_consecutive_messages=False,
             )
+            form = lay_out_form()
             box, send, stop, clear = _question_row()
             route, adapter = _control_row(page)
         with gr.Column(scale=2, min_width=320):
@@ -246,7 +248,7 @@ def _lay_out(page: ChatPage) -> Parts:
                 height=120,
             )
             added = gr.HTML("", elem_id="sb-added")
-    return Parts(conversation, user, chatbot, box, send, stop, clear, route, adapter, panel, files, added)
+    return Parts(conversation, user, chatbot, box, send, stop, clear, route, adapter, panel, files, added, form)
 
 
 def _question_row() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.Button]:

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app.conversation import Conversation, Shown
-from app.feedback import Press, Side, Way, is_side, is_thumb, read_press
-from app.records import Feedback, Kind
+from app.feedback import MOST_WRITTEN, Press, Side, Way, is_correctable, is_side, is_thumb, read_press
+from app.records import Correction, Feedback, Kind
 from chains.clarify import with_choice
 from chains.turn import BASE_MODEL, Route, RouteOption, Turn
 
@@ -22,7 +23,8 @@ View = tuple[list[dict[str, str]], str]
 BRIDGE = """
 document.addEventListener("click", (event) => {
   const button = event.target.closest("#sb-chat button.sb-act");
-  if (button) trigger(button.name === "again" ? "click" : "like", { name: button.name, value: button.value });
+  const events = { again: "click", correct: "edit" };
+  if (button) trigger(events[button.name] || "like", { name: button.name, value: button.value });
 });
 """
 """The chat shows plain HTML, whose buttons Gradio does not know: a press becomes an event of an empty element."""
@@ -105,6 +107,30 @@ class FeedbackHandlers:
             self._keep(user, first, "preference", side, chosen.decision.option)
         conversation.settle(press.place, keep_second=side == "second")
 
+    def open_form(self, conversation: Conversation, event: gr.EventData) -> tuple[Any, Any]:
+        """The form below the chat, with the answer that is to be bettered."""
+        press = _pressed(event)
+        shown = conversation.turn(press.place) if press else None
+        if shown is None or shown.answer is None or shown.corrected or not is_correctable(shown.answer.decision):
+            return gr.skip(), gr.skip()
+        conversation.correcting = shown
+        return gr.update(visible=True), shown.answer.text
+
+    def correct(self, conversation: Conversation, user: str, written: str) -> tuple[Any, ...]:
+        """Keeps what was written in the form, and closes it; it stays open for what is no better answer."""
+        shown, written = conversation.correcting, written.strip()
+        answer = shown.answer if shown else None
+        if shown is not None and answer is not None and answer.decision.adapter is not None:
+            if not written or written == answer.text.strip():
+                gr.Info("Change the text first: what should the answer have been?")
+                return gr.skip(), gr.skip(), gr.skip()
+            if not self._board.records.correct(Correction(user, answer.decision.adapter, answer.standalone, written)):
+                gr.Warning("It could not be kept just now. Please try again later.")
+                return gr.skip(), gr.skip(), gr.skip()
+            shown.corrected = True
+        conversation.correcting = None
+        return conversation.messages(), conversation.panel(), gr.update(visible=False)
+
     def _keep(self, user: str, shown: Shown, kind: Kind, value: str, chosen: RouteOption | None) -> None:
         answer = shown.answer
         assert answer is not None, "an opinion is about a finished answer"
@@ -113,12 +139,44 @@ class FeedbackHandlers:
         )
 
 
-def connect_feedback(page: "ChatPage", conversation: gr.State, user: gr.BrowserState, shown: list[Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where a better answer is written."""
+
+    group: gr.Group
+    box: gr.Textbox
+    send: gr.Button
+    cancel: gr.Button
+
+
+def lay_out_form() -> Form:
+    """The form, hidden. Call it where it is to stand."""
+    with gr.Group(visible=False, elem_id="sb-better") as group:
+        box = gr.Textbox(
+            label="What should the answer have been?",
+            info="It is kept with your question. The adapter may be trained on it once somebody has looked at it.",
+            lines=4,
+            max_lines=12,
+            max_length=MOST_WRITTEN,
+        )
+        with gr.Row():
+            cancel = gr.Button("Cancel", size="md", min_width=80)
+            send = gr.Button("Send for review", variant="primary", size="md", min_width=120)
+    return Form(group, box, send, cancel)
+
+
+def connect_feedback(
+    page: "ChatPage", conversation: gr.State, user: gr.BrowserState, shown: list[Any], form: Form
+) -> None:
     """Adds the bridge from the chat's buttons to the handlers. Call it inside the Blocks."""
     handlers = FeedbackHandlers(page)
     bridge = gr.HTML("", elem_id="sb-bridge", js_on_load=BRIDGE)
     given = [conversation, user]
     bridge.like(handlers.say, given, shown, queue=False, show_progress="hidden")
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    bridge.edit(handlers.open_form, conversation, [form.group, form.box], **quick)
+    form.send.click(handlers.correct, [conversation, user, form.box], [*shown, form.group], **quick)
+    form.cancel.click(lambda: gr.update(visible=False), None, form.group, **quick)
     bridge.click(
         handlers.answer_again,
         given,
