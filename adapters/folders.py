@@ -8,6 +8,13 @@ from pathlib import Path
 
 from desk.config import AdapterSettings
 
+CARD = "README.md"
+REPORT = "report.md"
+REPORT_PAGE = "report.html"
+CURVES = "curves.png"
+LOSSES = "losses.json"
+"""What stands beside an adapter's weights for people to read; registry.py names what the program reads."""
+
 
 @contextmanager
 def replacing(output: Path) -> Iterator[Path]:
