@@ -1,0 +1,44 @@
+"""`python -m adapters merge`: its options, and what it prints. merge.py does it."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from desk.config import AdapterSettings, Desk
+
+
+def sharing_options(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Adds the command with its options."""
+    merge = command("merge", "Add an adapter into its base's 16-bit weights, and measure what that costs.")
+    merge.add_argument("name", metavar="NAME")
+    merge.add_argument("--output", type=Path, metavar="DIR", help="folder for the model (default: merged/NAME in var/)")
+
+
+def _merge(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.merge import merge_adapter
+
+    output = options.output or _merged_folder(desk.adapters, options.name)
+    merged = merge_adapter(desk.adapters, options.name, output)
+    before, after = merged.before, merged.after
+    if options.json:
+        scores = {"before": asdict(before), "after": asdict(after), "identical": merged.identical, "rows": merged.rows}
+        told = {"type": "merged", "output": str(output), "warning": merged.warning, **scores}
+        print(json.dumps(told | {"model": merged.model.model_dump()}))
+        return
+    print(f"{merged.model.name}: {merged.model.size} in {output}")
+    print(
+        f"On {merged.rows:,} held-out rows: exactly right {before.exact:.1%} with the adapter ({before.kind}), "
+        f"{after.exact:.1%} merged ({after.kind}); perplexity {before.perplexity:.3f} and {after.perplexity:.3f}; the "
+        f"same answer to {merged.identical:.1%}."
+    )
+    if merged.warning:
+        print(f"warning: {merged.warning}")
+
+
+def _merged_folder(settings: AdapterSettings, name: str) -> Path:
+    return settings.trained.with_name("merged") / name
+
+
+SHARING: dict[str, Callable[[Desk, argparse.Namespace], None]] = {"merge": _merge}
