@@ -1,4 +1,4 @@
-"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory|merge`."""
+"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory|merge|export`."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`python -m adapters merge`: its options, and what it prints. merge.py does it."""
+"""`python -m adapters merge|export`: their options, and what they print. merge.py and export.py do it."""
 
 import argparse
 import json
@@ -10,10 +10,13 @@ from desk.config import AdapterSettings, Desk
 
 
 def sharing_options(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """Adds the command with its options."""
+    """Adds both commands, each with its options."""
     merge = command("merge", "Add an adapter into its base's 16-bit weights, and measure what that costs.")
     merge.add_argument("name", metavar="NAME")
     merge.add_argument("--output", type=Path, metavar="DIR", help="folder for the model (default: merged/NAME in var/)")
+    export = command("export", "Write adapters as PEFT's folders, and say how vLLM is started with them.")
+    export.add_argument("names", nargs="+", metavar="NAME")
+    export.add_argument("--output", type=Path, metavar="DIR", help="folder for the folders (default: exported in var/)")
 
 
 def _merge(desk: Desk, options: argparse.Namespace) -> None:
@@ -37,8 +40,23 @@ def _merge(desk: Desk, options: argparse.Namespace) -> None:
         print(f"warning: {merged.warning}")
 
 
+def _export(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.export import export_adapters, serve_command
+
+    output = options.output or desk.adapters.trained.with_name("exported")
+    exported = export_adapters(desk.adapters, options.names, output)
+    command = serve_command(desk.adapters.base, exported)
+    if options.json:
+        rows = [asdict(one) | {"folder": str(one.folder)} for one in exported]
+        print(json.dumps({"type": "exported", "adapters": rows, "command": command}))
+        return
+    for one in exported:
+        print(f"{one.name}: rank {one.rank}, in {one.folder}")
+    print(f"vLLM serves them with\n{command}")
+
+
 def _merged_folder(settings: AdapterSettings, name: str) -> Path:
     return settings.trained.with_name("merged") / name
 
 
-SHARING: dict[str, Callable[[Desk, argparse.Namespace], None]] = {"merge": _merge}
+SHARING: dict[str, Callable[[Desk, argparse.Namespace], None]] = {"merge": _merge, "export": _export}
