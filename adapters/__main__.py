@@ -1,4 +1,4 @@
-"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory|merge|export`."""
+"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory|merge|export|push`."""
 
 import argparse
 import json

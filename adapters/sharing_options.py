@@ -1,4 +1,4 @@
-"""`python -m adapters merge|export`: their options, and what they print. merge.py and export.py do it."""
+"""`python -m adapters merge|export|push`: their options, and what they print. merge.py, export.py and push.py do it."""
 
 import argparse
 import json
@@ -10,13 +10,27 @@ from desk.config import AdapterSettings, Desk
 
 
 def sharing_options(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """Adds both commands, each with its options."""
+    """Adds the three commands, each with its options."""
     merge = command("merge", "Add an adapter into its base's 16-bit weights, and measure what that costs.")
     merge.add_argument("name", metavar="NAME")
     merge.add_argument("--output", type=Path, metavar="DIR", help="folder for the model (default: merged/NAME in var/)")
     export = command("export", "Write adapters as PEFT's folders, and say how vLLM is started with them.")
     export.add_argument("names", nargs="+", metavar="NAME")
     export.add_argument("--output", type=Path, metavar="DIR", help="folder for the folders (default: exported in var/)")
+    push = command("push", "Put an adapter, or a merged model, on the Hugging Face hub.")
+    push.add_argument("name", metavar="NAME")
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; made if it is not there")
+    push.add_argument("--private", action="store_true", help="a repository that others do not see")
+    push.add_argument(
+        "--merged",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="DIR",
+        help="the merged model (default: merged/NAME in var/)",
+    )
+    push.add_argument("--with-report", action="store_true", help="the reports too: they quote held-out rows")
+    push.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
 
 
 def _merge(desk: Desk, options: argparse.Namespace) -> None:
@@ -55,8 +69,33 @@ def _export(desk: Desk, options: argparse.Namespace) -> None:
     print(f"vLLM serves them with\n{command}")
 
 
+def _push(desk: Desk, options: argparse.Namespace) -> None:
+    from adapters.push import adapter_push, merged_push, send
+
+    if options.merged:
+        folder = _merged_folder(desk.adapters, options.name) if options.merged is True else options.merged
+        push = merged_push(desk.adapters, options.name, folder, options.repo, private=options.private)
+    else:
+        report = options.with_report
+        push = adapter_push(desk.adapters, options.name, options.repo, private=options.private, with_report=report)
+    address = "" if options.dry_run else send(push)
+    if options.json:
+        files = [{"name": file.name, "bytes": file.size} for file in push.files]
+        told = {"type": "push", "sent": not options.dry_run, "repo": push.repo, "private": push.private}
+        print(json.dumps(told | {"message": push.message, "files": files, "bytes": push.size, "commit": address}))
+        return
+    if options.dry_run:
+        kind = "a private repository" if push.private else "a public repository, unless its owner's default is private"
+        print(f"Would go to {push.repo}, made if it is not there: {kind}. Nothing was sent.")
+    else:
+        print(f"Pushed to {push.repo}: {address}")
+    for file in push.files:
+        print(f"{file.size:14,}  {file.name}")
+    print(f"{push.size:14,}  bytes in {len(push.files)} files, one commit: {push.message}")
+
+
 def _merged_folder(settings: AdapterSettings, name: str) -> Path:
     return settings.trained.with_name("merged") / name
 
 
-SHARING: dict[str, Callable[[Desk, argparse.Namespace], None]] = {"merge": _merge, "export": _export}
+SHARING: dict[str, Callable[[Desk, argparse.Namespace], None]] = {"merge": _merge, "export": _export, "push": _push}

@@ -11,6 +11,7 @@ import torch
 from adapters_small import edit_json, make_adapter, make_base, make_settings
 from safetensors.torch import load_file, save_file
 
+from adapters.__main__ import main
 from adapters.base import load_base, read_base_manifest, weights_hash
 from adapters.base_files import base_shapes, shard_names
 from adapters.config import BaseManifest, read_manifest
@@ -279,3 +280,39 @@ def test_the_merged_model_answers_in_the_engine_as_a_base(settings: AdapterSetti
     finally:
         engine.close()
     assert said == Decoder(load_base(str(tmp_path / "out"))).replies(PROMPTS[:1], None, 6, 1)[0].text != ""
+
+
+def test_the_commands_write_into_the_state_and_say_what_came_out(
+    settings: AdapterSettings,
+    desk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SWITCHBOARD_HOME", str(tmp_path / "home"))
+    (desk / "desk.yaml").write_text("title: Mine\ndescription: Ours\nmodels: {base: ../base, threads: 1}\n")
+    shutil.move(settings.shipped, desk / "adapters")
+    shutil.move(settings.trained, tmp_path / "home" / "mine" / "adapters")
+    asked = ["--desk", str(desk)]
+    assert main(["merge", "red", *asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    folder = tmp_path / "home" / "mine" / "merged" / "red"
+    assert told["output"] == str(folder) and load_base(str(folder)).manifest.name == told["model"]["name"]
+    assert (told["rows"], told["warning"]) == (4, "")
+    assert main(["merge", "red", *asked, "--output", str(tmp_path / "own")]) == 0
+    shown = capsys.readouterr().out
+    assert f"switchboard-tiny-red-v1: {read_base_manifest(str(folder)).size} in {tmp_path / 'own'}\n" in shown
+    assert f"the same answer to {told['identical']:.1%}." in shown
+    assert f"perplexity {told['before']['perplexity']:.3f} and {told['after']['perplexity']:.3f}" in shown
+    assert main(["export", "red", "blue", *asked]) == 0
+    shown = capsys.readouterr().out
+    exported = tmp_path / "home" / "mine" / "exported"
+    assert f"red-v1: rank 4, in {exported / 'red-v1'}\n" in shown and "\nvllm serve " in shown
+    assert main(["push", "red", *asked, "--repo", "acme/red", "--merged", "--dry-run"]) == 1
+    assert "adapter.yaml is missing" in capsys.readouterr().err
+    (desk / "adapters" / "red" / "adapter.yaml").write_text("title: Red\ndomain: Red things\n")
+    assert main(["push", "red", *asked, "--repo", "acme/red", "--merged", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "a public repository, unless its owner's default is private" in shown and "  model.safetensors\n" in shown
+    assert main(["merge", "green", *asked]) == 1
+    assert "error: green is not trained yet; trained are: blue, red." in capsys.readouterr().err
