@@ -13,7 +13,7 @@ from pathlib import Path
 from adapters.base import read_base_manifest
 from adapters.base_files import base_shapes
 from adapters.errors import AdapterError
-from adapters.folders import CARD, replacing
+from adapters.folders import CARD, replacing, writing
 from adapters.registry import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, find_adapter, read_weights
 from desk.config import AdapterSettings
 
@@ -46,7 +46,7 @@ def export_adapters(settings: AdapterSettings, names: Sequence[str], output: Pat
         folder = output.expanduser().resolve() / name
         if folder.exists() and not (folder / CONFIG_FILE).is_file():
             raise AdapterError(f"{folder} holds something else than an adapter: name another folder with --output.")
-        with replacing(folder) as scratch:
+        with writing(folder), replacing(folder) as scratch:
             (scratch / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             for file in (WEIGHTS_FILE, MANIFEST_FILE, CARD):
                 if (one.folder / file).is_file():

@@ -5,6 +5,7 @@ adapter that was trained on nf4 thereby gets a slightly different base, so the o
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from adapters.config import BaseManifest, TrainingSettings, config_hash, read_ma
 from adapters.dataset import Example, Split, read_examples
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, BaseModelError, DatasetError, ModelError
-from adapters.folders import CARD, replacing
+from adapters.folders import CARD, replacing, writing
 from adapters.registry import SPLIT_FILE, FoundAdapter, find_adapter, read_weights
 from adapters.residents import load_weights
 from adapters.verdict import answered, perplexity
@@ -56,7 +57,8 @@ class Merged:
     def warning(self) -> str:
         """A sentence where merging cost more than rounding explains; else empty."""
         lost = self.before.exact - self.after.exact
-        dearer = self.after.perplexity / self.before.perplexity - 1
+        known = math.isfinite(self.before.perplexity)
+        dearer = self.after.perplexity / self.before.perplexity - 1 if known else 0.0
         if lost <= MOST_LOST and dearer <= MOST_PERPLEXITY:
             return ""
         return (
@@ -77,8 +79,9 @@ def merge_adapter(settings: AdapterSettings, name: str, output: Path) -> Merged:
     _check_output(output)
     training = TrainingSettings.model_validate(found.manifest.settings)
     most = training.max_tokens
-    with replacing(output) as scratch:
-        model = write_merged(base_folder(settings.base), base, found, shapes, scratch)
+    source = base_folder(settings.base)
+    with writing(output), replacing(output) as scratch:
+        model = write_merged(source, base, found, shapes, scratch)
         # As it is served; what QLoRA trained is measured on the nf4 that it was trained on.
         served = "nf4" if training.method == "qlora" else settings.quantization
         before, own = _measure(settings.base, served, settings.cache, found, rows, most)
@@ -138,25 +141,12 @@ def write_shards(
     A projection becomes W + scale B A, computed in fp32 and rounded once. Raises BaseModelError for weights of other
     types than floating-point ones of 16 bits or more.
     """
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
     left = {f"{name}.weight": f"base_model.model.{name}" for name in projections}
     parameters = 0
     for shard in shard_names(source):
-        weights: dict[str, torch.Tensor] = {}
-        with safe_open(source / shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # a file is no dict
-                weight = file.get_tensor(name)
-                if weight.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-                    raise BaseModelError(
-                        f"{source / shard} holds {name} in {weight.dtype}: merging needs the model's 16-bit weights."
-                    )
-                if name in left:
-                    lora = left.pop(name)
-                    a, b = state[f"{lora}.lora_A.weight"].float(), state[f"{lora}.lora_B.weight"].float()
-                    weight = weight.float() + scale * (b @ a)
-                weights[name] = weight.to(torch.bfloat16).contiguous()
+        weights = _merged_weights(source / shard, left, state, scale)
         parameters += sum(weight.numel() for weight in weights.values())
         save_file(weights, output / shard, metadata={"format": "pt"})
     if left:
@@ -166,6 +156,31 @@ def write_shards(
         index["metadata"] = {"total_parameters": parameters, "total_size": 2 * parameters}
         (output / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return parameters
+
+
+def _merged_weights(
+    shard: Path, left: dict[str, str], state: Mapping[str, torch.Tensor], scale: float
+) -> dict[str, torch.Tensor]:
+    """A shard's weights in bf16, the adapter's products added; projections that it has are taken out of `left`."""
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # a file is no dict
+                weight = file.get_tensor(name)
+                if weight.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+                    raise BaseModelError(
+                        f"{shard} holds {name} in {weight.dtype}: merging needs the model's 16-bit weights."
+                    )
+                if name in left:
+                    lora = left.pop(name)
+                    a, b = state[f"{lora}.lora_A.weight"].float(), state[f"{lora}.lora_B.weight"].float()
+                    weight = weight.float() + scale * (b @ a)
+                weights[name] = weight.to(torch.bfloat16).contiguous()
+    except SafetensorError as error:
+        raise BaseModelError(f"{shard} is damaged ({error}): fetch the model again.") from None
+    return weights
 
 
 def held_out_rows(folder: Path, weights: Path) -> list[Example]:

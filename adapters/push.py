@@ -64,9 +64,8 @@ def adapter_push(settings: AdapterSettings, name: str, repo: str, *, private: bo
     text = card.read_text(encoding="utf-8") if card.is_file() else short_card(manifest)
     facts: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
     opening = front_matter(facts, manifest.base, _license(settings, name), ["lora", "phi3"])
-    return Push(
-        repo, private, (Sent(CARD, (opening + text).encode()), *files), f"{manifest.title}, version {manifest.version}"
-    )
+    message = f"{manifest.title}, version {manifest.version}"
+    return Push(repo, private, (_card(opening, text), *files), message)
 
 
 def merged_push(settings: AdapterSettings, name: str, folder: Path, repo: str, *, private: bool) -> Push:
@@ -80,7 +79,7 @@ def merged_push(settings: AdapterSettings, name: str, folder: Path, repo: str, *
     facts: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     opening = front_matter(facts, str(manifest.created.get("base", "")), _license(settings, name), ["phi3"])
     text = (folder / CARD).read_text(encoding="utf-8")
-    return Push(repo, private, (Sent(CARD, (opening + text).encode()), *files), manifest.note)
+    return Push(repo, private, (_card(opening, text), *files), manifest.note)
 
 
 def front_matter(facts: dict[str, Any], base: str, license_: str, tags: Sequence[str]) -> str:
@@ -90,6 +89,11 @@ def front_matter(facts: dict[str, Any], base: str, license_: str, tags: Sequence
     if license_:
         facts = facts | {"license": license_}
     return f"---\n{yaml.safe_dump({**facts, 'tags': list(tags)}, sort_keys=False)}---\n"
+
+
+def _card(opening: str, text: str) -> Sent:
+    """A card that somebody has given a front matter of its own keeps it."""
+    return Sent(CARD, (text if text.startswith("---\n") else opening + text).encode())
 
 
 def check_repo(repo: str) -> None:

@@ -111,6 +111,8 @@ def test_only_an_adapter_is_replaced_and_no_report_goes_along(settings: AdapterS
     (taken / "thesis.txt").write_text("years")
     with pytest.raises(AdapterError, match="holds something else than an adapter"):
         export_adapters(settings, ["red"], tmp_path / "out")
+    with pytest.raises(AdapterError, match=r"red-v1 cannot be written \(.*File exists"):
+        export_adapters(settings, ["red"], taken / "thesis.txt")
     (taken / "thesis.txt").rename(taken / "adapter_config.json")
     export_adapters(settings, ["red"], tmp_path / "out")
     names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json"]

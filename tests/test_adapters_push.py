@@ -99,6 +99,12 @@ def test_a_base_of_the_hub_is_named_and_no_license_is_made_up(settings: AdapterS
     assert found["base_model"] == "microsoft/Phi-3-mini-4k-instruct" and b"# Red\n" in card
 
 
+def test_a_front_matter_that_somebody_wrote_is_kept(settings: AdapterSettings) -> None:
+    own = "---\nlicense: cc-by-4.0\n---\n# Red\n"
+    (settings.trained / "red" / "README.md").write_text(own)
+    assert pushed(settings).files[0].content == own.encode()
+
+
 def test_reports_go_along_only_when_they_are_asked_for(settings: AdapterSettings, hub: Hub) -> None:
     send(pushed(settings, with_report=True))
     assert sorted(hub.files["acme/red"]) == sorted([*PLAIN, "report.md", "report.html"])
