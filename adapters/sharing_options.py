@@ -21,7 +21,8 @@ def sharing_options(command: Callable[[str, str], argparse.ArgumentParser]) -> N
     push.add_argument("name", metavar="NAME")
     push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; made if it is not there")
     push.add_argument("--private", action="store_true", help="a repository that others do not see")
-    push.add_argument(
+    what = push.add_mutually_exclusive_group()
+    what.add_argument(
         "--merged",
         nargs="?",
         type=Path,
@@ -29,7 +30,7 @@ def sharing_options(command: Callable[[str, str], argparse.ArgumentParser]) -> N
         metavar="DIR",
         help="the merged model (default: merged/NAME in var/)",
     )
-    push.add_argument("--with-report", action="store_true", help="the reports too: they quote held-out rows")
+    what.add_argument("--with-report", action="store_true", help="the reports too: they quote held-out rows")
     push.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
 
 

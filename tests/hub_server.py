@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.objects[path.rpartition("/")[2]] = body
             return 200, {}
         if hub.refuse:
-            return hub.refuse, {"error": "told off"}
+            return hub.refuse, {"error": f"no {self.headers['Authorization']} here"}
         if self.headers["Authorization"] != f"Bearer {hub.token}":
             return 401, {"error": "Invalid username or password."}
         if path == "/api/repos/create":

@@ -153,7 +153,7 @@ def test_a_merged_model_goes_with_its_shards_and_its_card(settings: AdapterSetti
         (401, "does not know the token: log in anew"),
         (403, "The token may not write to acme/red"),
         (404, "has no acme/red that this token may see"),
-        (400, r"refused acme/red with status 400 \(told off\)"),
+        (400, r"refused acme/red with status 400 \(no Bearer \*\*\* here\)"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(settings: AdapterSettings, hub: Hub, status: int, words: str) -> None:
