@@ -1,4 +1,4 @@
-"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory`: the models' command line."""
+"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory|merge|export|push`."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
 from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
+from adapters.sharing_options import SHARING, sharing_options
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
 from desk.errors import DeskError
 
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": _evaluate,
         "calibrate": _calibrate,
         "memory": lambda desk, options: tell_memory(options, desk.adapters.base),
+        **SHARING,
     }
     try:
         commands[options.command](load_desk(options.desk), options)
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     memory_options(
         command("memory", "Estimate the memory that training or serving a model takes, and on how many GPUs.")
     )
+    sharing_options(command)
     return parser
 
 

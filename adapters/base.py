@@ -86,7 +86,7 @@ def load_base(base: str, quantization: Quantization = "auto", cache: Path | None
                 f"{base} does not fit in memory: set models.quantization to nf4 or choose a smaller base."
             ) from None
         except Exception as error:
-            raise BaseModelError(_sentence(base, local, error)) from error
+            raise BaseModelError(why_not(base, local, error)) from error
 
 
 def _load(base: str, local: bool, quantization: Quantization, cache: Path | None) -> LoadedBase:
@@ -259,7 +259,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _sentence(base: str, local: bool, error: Exception) -> str:
+def why_not(base: str, local: bool, error: Exception) -> str:
+    """Why that base cannot be loaded, and what to do, in a sentence."""
     reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     if isinstance(error, RuntimeError) and "memory" in str(error).lower():
         return f"{base} does not fit in memory ({reason}): set models.quantization to nf4."

@@ -53,13 +53,14 @@ class TrainingSettings(_Edge):
 
 
 class AdapterFile(_Edge):
-    """adapter.yaml: what the owner of a desk writes about an adapter."""
+    """adapter.yaml: what the owner of a desk writes about an adapter. `license` is the hub's word for one, as `mit`."""
 
     title: str = Field(min_length=1)
     domain: str = Field(min_length=1)
     description: str = ""
     task: Literal["answers", "fields"] = "answers"
     workflow: str | None = None
+    license: str = Field(default="", pattern=r"^[a-z0-9.+-]*$")
     training: TrainingSettings = TrainingSettings()
 
     @property

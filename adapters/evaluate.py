@@ -11,11 +11,11 @@ from adapters.answer import Step
 from adapters.base import load_base, read_base_manifest
 from adapters.dataset import Example
 from adapters.decode import Decoder
-from adapters.errors import AdapterError, DatasetError
+from adapters.errors import DatasetError
 from adapters.greedy import ROWS_AT_ONCE
 from adapters.lora_batch import AdapterWeights
 from adapters.prompts import Message
-from adapters.registry import find_adapters
+from adapters.registry import find_adapter
 from adapters.residents import load_weights
 from desk.config import AdapterSettings
 
@@ -38,14 +38,10 @@ class LoadedAdapter:
 
 def load_adapter(settings: AdapterSettings, name: str) -> LoadedAdapter:
     """The base with that adapter alone. Raises AdapterError with the reason when it cannot be used."""
-    found, refused = find_adapters(settings.shipped, settings.trained, read_base_manifest(settings.base))
-    wanted = [one for one in found if one.manifest.name == name]
-    if not wanted:
-        own = [sentence for sentence in refused if f"Adapter {name} " in sentence]
-        raise AdapterError(" ".join(own) or f"{name} is not trained yet.")
+    found = find_adapter(settings, name, read_base_manifest(settings.base))
     torch.set_num_threads(settings.threads)
     decoder = Decoder(load_base(settings.base, settings.quantization, settings.cache))
-    return LoadedAdapter(decoder, load_weights(wanted[0], decoder))
+    return LoadedAdapter(decoder, load_weights(found, decoder))
 
 
 def answer_scores(

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapters.errors import AdapterError
 from desk.config import AdapterSettings
+
+CARD = "README.md"
+REPORT = "report.md"
+REPORT_PAGE = "report.html"
+CURVES = "curves.png"
+LOSSES = "losses.json"
+"""What stands beside an adapter's weights for people to read; registry.py names what the program reads."""
 
 
 @contextmanager
@@ -27,6 +35,17 @@ def replacing(output: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Says in a sentence why what is written within does not get to `output`. Raises AdapterError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{output} cannot be written ({error}): check the path, its rights and the space.") from None
 
 
 def trained_folder(settings: AdapterSettings, name: str, *, promoted: bool) -> Path:

@@ -12,9 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from adapters.errors import DatasetError
-
-CURVES = "curves.png"
-LOSSES = "losses.json"
+from adapters.folders import CURVES, LOSSES
 
 
 class Live(TrainerCallback):  # type: ignore[misc]  # transformers is not typed

@@ -80,6 +80,17 @@ def find_adapters(shipped: Path, trained: Path, base: BaseManifest) -> tuple[lis
     return found, refused
 
 
+def find_adapter(settings: AdapterSettings, name: str, base: BaseManifest) -> FoundAdapter:
+    """The version that serves. Raises AdapterError with the reason where none can be used with `base`."""
+    found, refused = find_adapters(settings.shipped, settings.trained, base)
+    for one in found:
+        if one.manifest.name == name:
+            return one
+    own = [sentence for sentence in refused if f"Adapter {name} " in sentence]
+    known = ", ".join(one.manifest.name for one in found) or "none"
+    raise AdapterError(" ".join(own) or f"{name} is not trained yet; trained are: {known}.")
+
+
 def adapter_folders(shipped: Path, trained: Path) -> dict[str, Path]:
     """Where each adapter's weights lie, sound or not; trained ones win over those that ship."""
     folders = {path.name: path / "weights" for path in _folders(shipped) if (path / "weights").is_dir()}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from app.assembly import Switchboard
     from desk.config import Desk
+    from desk.page import Html
     from evaluation.measures import Measure
-    from evaluation.plots import Html
 
 
 def main(arguments: list[str] | None = None) -> int:

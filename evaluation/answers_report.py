@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from chains.extract import MOST_UNANSWERED
+from desk.page import Html
 from evaluation.answers import Outcome, missed, quoted_sentences, refusals, shares
 from evaluation.calibration import reliability
 from evaluation.measures import Measure, of_shares
 from evaluation.page import Miss, measure_table, misses_of, page_of, section
-from evaluation.plots import Axes, Html, Line, bars, curves, diagonal
+from evaluation.plots import Axes, Line, bars, curves, diagonal
 from evaluation.share import Refusals, Share
 
 TITLES = {

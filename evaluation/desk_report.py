@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from chains.golden import GoldenTurn
 from chains.turn import Route
+from desk.page import Html
 from evaluation.desk import Asked, calibration, confusion, missed, refusals
 from evaluation.floors import Floors
 from evaluation.measures import AT_MOST, Measure, of_shares
 from evaluation.page import Miss, measure_table, misses_of, page_of, section
-from evaluation.plots import Html, bars, matrix
+from evaluation.plots import bars, matrix
 from evaluation.share import Share
 
 TITLES = {

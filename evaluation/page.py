@@ -1,7 +1,7 @@
 """A report as one HTML file: title, command, date, measures, pictures, misses. It asks for nothing from outside.
 
 Questions, answers and labels come from files and are hostile: every word is escaped here or in `plots`, and the page
-forbids scripts besides.
+(desk/page.py) forbids scripts besides.
 """
 
 import datetime
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from desk.page import Html, closed_page
 from evaluation.measures import Measure
-from evaluation.plots import Html
 
 MOST_MISSES = 60
 """Of a kind, on the page: more nobody reads, and --misses writes them all."""
@@ -30,7 +30,6 @@ svg{max-width:100%;height:auto;font:13px system-ui,sans-serif;display:block;marg
 .curve{fill:none;stroke-width:2}.bar{fill:#8db4dd}.bar.less{fill:#d8c49a}.whisker{stroke:#1a1a1a;stroke-width:1.5}
 .mark{stroke-width:3}.goal{stroke:#2c7a4b}.floor{stroke:#d9822b}.here{stroke:#555;stroke-dasharray:3}
 .cell{fill:#1f5fa8}.on-dark{fill:#fff}"""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 Miss = tuple[str, str, str]
 """A question, what was expected of it, and what it got."""
@@ -47,14 +46,8 @@ def write_page(where: Path, name: str, page: Html) -> Path:
 def page_of(title: str, command: str, about: str, parts: Sequence[Html]) -> Html:
     """The whole page; `about` says in a sentence what was measured on."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Html(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        f'<p class="about">{escape(about)}<br><code>{escape(command)}</code><br>{now}</p>'
-        f"{''.join(parts)}</body></html>\n"
-    )
+    opening = f'<h1>{escape(title)}</h1><p class="about">{escape(about)}<br><code>{escape(command)}</code><br>{now}</p>'
+    return closed_page(title, _STYLE, opening + "".join(parts))
 
 
 def section(title: str, said: str, *parts: Html) -> Html:

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import NewType
 
 import numpy as np
 
+from desk.page import Html
 from evaluation.measures import Measure
-
-Html = NewType("Html", str)
-"""Markup whose words are escaped already."""
 
 _SIDE = 640
 """Of a matrix, in pixels."""

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from desk.page import Html
 from evaluation.page import Miss, misses_of, page_of, section, table
-from evaluation.plots import Axes, Html, Line, curves
+from evaluation.plots import Axes, Line, curves
 from evaluation.ranking import DEPTH, Measured, recall
 from evaluation.retrieval import METHODS, Found, Lost, Ranked, compared
 

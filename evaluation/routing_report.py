@@ -6,10 +6,11 @@ from dataclasses import asdict
 
 import numpy as np
 
+from desk.page import Html
 from evaluation.calibration import reliability
 from evaluation.measures import Measure, Unit, of_shares
 from evaluation.page import Miss, measure_table, misses_of, page_of, section, table
-from evaluation.plots import Axes, Html, Line, bars, diagonal, matrix
+from evaluation.plots import Axes, Line, bars, diagonal, matrix
 from evaluation.routing import OUTSIDE, Decided, RoutingFigures
 from evaluation.share import Share
 

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from adapters_small import make_adapter, make_base, make_settings, quick_training
 
+from adapters.card import plain
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.dataset import Example, split
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, DatasetError
 from adapters.new import new_adapter, promote, train_and_judge
-from adapters.report import _plain
 from adapters.verdict import Scores, decide, domain_terms, rouge_l
 from desk.config import AdapterSettings
 
@@ -70,7 +70,7 @@ def test_a_table_becomes_an_adapter_that_a_running_engine_takes_up(settings: Ada
         engine.close()
     folder = settings.trained / "faults"
     names = {path.name for path in folder.iterdir()}
-    assert {"README.md", "report.md", "curves.png", "losses.json", "split.json"} <= names
+    assert {"README.md", "report.md", "report.html", "curves.png", "losses.json", "split.json"} <= names
     shares = (verdict.scores["base"].exact, verdict.scores["candidate"].exact)
     assert f"answers exactly right | {shares[0]:.1%} | {shares[1]:.1%} |" in (folder / "report.md").read_text()
     assert manifest.dataset_hash in (folder / "README.md").read_text()
@@ -160,7 +160,7 @@ def test_pairs_whose_answers_are_all_different_are_held_out_whole() -> None:
 
 
 def test_texts_in_reports_are_no_markup() -> None:
-    assert _plain("<b>x</b>\n| [a](b) `c`") == r"\<b\>x\</b\> \| \[a\]\(b\) \`c\`"
+    assert plain("<b>x</b>\n| [a](b) `c`") == r"\<b\>x\</b\> \| \[a\]\(b\) \`c\`"
 
 
 def test_a_promotion_that_fails_keeps_the_candidate(
