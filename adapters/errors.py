@@ -5,6 +5,7 @@ ModelError
 ├── BaseModelError   the base model is missing, of the wrong kind, or does not fit in memory
 ├── AdapterError     an adapter folder cannot be used with this base
 ├── DatasetError     training data: file, line and fault
+│   └── DivergedError    the loss or the weights became no numbers
 └── EngineError      a request failed or the engine stopped
     ├── BusyError         too many wait already
     └── UnavailableError  the model is not there: not started, stopped, or it could not be loaded
@@ -25,6 +26,10 @@ class AdapterError(ModelError):
 
 class DatasetError(ModelError):
     """Training data cannot be used."""
+
+
+class DivergedError(DatasetError):
+    """Training went astray: the learning rate is too high, or the rows are wrong."""
 
 
 class EngineError(ModelError):
