@@ -18,7 +18,7 @@ from adapters.errors import BaseModelError, DatasetError, DivergedError
 from adapters.intervals import paired_difference
 from adapters.memory import Method, Shape, Training, shape_of, training_memory
 from adapters.new import desk_rows
-from adapters.trial import Plan, Trial, run_apart
+from adapters.trial import Plan, Trial, peak_apart, run_apart
 from desk.config import AdapterSettings
 
 RATE_SHARES = (0.1, 0.3, 1.0)
@@ -28,7 +28,8 @@ arXiv:2405.09673); a base as small as the embedded one may bear more."""
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The trials by method, the memory estimated for each, what was left out and why; measured on `rows` rows.
+    """The trials by method, the memory that each takes at its peak and was estimated to, what was left out and why;
+    measured on `rows` rows.
 
     `rates` are the best validation losses of all weights by the learning rates that were tried, infinite where
     training diverged.
@@ -37,6 +38,7 @@ class Comparison:
     name: str
     base: str
     trials: dict[Method, Trial]
+    peaks: dict[Method, int]
     estimated: dict[Method, int]
     left_out: dict[Method, str]
     rates: dict[float, float]
@@ -66,6 +68,7 @@ def compare(
     plans = [first_plan(settings, name, file, method, steps, shape) for method in methods]
     estimated = {plan.method: estimate(plan, shape, longest) for plan in plans}
     trials: dict[Method, Trial] = {}
+    peaks: dict[Method, int] = {}
     left_out: dict[Method, str] = {}
     rates: dict[float, float] = {}
     for first in plans:
@@ -73,6 +76,7 @@ def compare(
             left_out[first.method] = sentence
             print(sentence, file=sys.stderr)
             continue
+        peaks[first.method] = peak_apart(first, training, work)
         for plan in tried(first):
             print(f"{name}: {plan.method} at a learning rate of {plan.learning_rate:g}", file=sys.stderr)
             try:
@@ -89,7 +93,9 @@ def compare(
     shutil.rmtree(work, ignore_errors=True)
     if not trials:
         raise BaseModelError(" ".join(left_out.values()))
-    return Comparison(name, read_base_manifest(settings.base).name, trials, estimated, left_out, rates, len(held_out))
+    return Comparison(
+        name, read_base_manifest(settings.base).name, trials, peaks, estimated, left_out, rates, len(held_out)
+    )
 
 
 def first_plan(

@@ -62,7 +62,7 @@ def cells(found: Comparison, method: Method) -> dict[str, str]:
         "base's weights held in": trial.plan.kind,
         "learning rate": f"{trial.plan.learning_rate:g}",
         "weights that learn": f"{trial.trained_weights / 1e6:,.2f}M",
-        "peak memory": f"{trial.peak_bytes / 1e6:,.0f} MB (estimated {found.estimated[method] / 1e6:,.0f})",
+        "peak memory": f"{found.peaks[method] / 1e6:,.0f} MB (estimated {found.estimated[method] / 1e6:,.0f})",
         "tokens a second": f"{trial.tokens_per_s:,.0f}",
         "weights that are kept": f"{trial.kept_bytes / 1e6:,.2f} MB",
         "best validation loss": f"{trial.best_validation:.3f}",
@@ -74,26 +74,23 @@ def cells(found: Comparison, method: Method) -> dict[str, str]:
 
 def sayings(found: Comparison) -> list[str]:
     """What people say of the methods, and what this run says."""
-    lora = found.trials.get("lora")
-    if lora is None:
+    if "lora" not in found.trials:
         return []
     lines = []
-    if full := found.trials.get("full"):
-        memory, time = full.peak_bytes / lora.peak_bytes, found.step_ratio("full")[1]
+    if "full" in found.trials:
+        memory, time = found.peaks["full"] / found.peaks["lora"], found.step_ratio("full")[1]
         lines.append(
             f'"LoRA comes close to training all weights": {_exact_beside(found, "full")} All weights take '
             f"{memory:.2f} times LoRA's memory and {time:.2f} times its time."
         )
-    if qlora := found.trials.get("qlora"):
+    if "qlora" in found.trials:
         early, ratio, late = found.step_ratio("qlora")
+        memory = found.peaks["qlora"] / found.peaks["lora"]
         lines.append(
             f'"QLoRA is 30% slower than LoRA": a step takes {ratio:.2f} times LoRA\'s time (half of the steps '
             f"{early:.2f} to {late:.2f})."
         )
-        lines.append(
-            f'"QLoRA is far smaller": its peak is {qlora.peak_bytes / lora.peak_bytes:.2f} times LoRA\'s. '
-            f"{_exact_beside(found, 'qlora')}"
-        )
+        lines.append(f'"QLoRA is far smaller": its peak is {memory:.2f} times LoRA\'s. {_exact_beside(found, "qlora")}')
     return lines
 
 
@@ -134,7 +131,7 @@ def _figures(found: Comparison, method: Method, trial: Trial) -> dict[str, Any]:
         "seconds": sum(trial.step_s),
         "tokens_per_s": trial.tokens_per_s,
         "trained_weights": trial.trained_weights,
-        "peak_bytes": trial.peak_bytes,
+        "peak_bytes": found.peaks[method],
         "estimated_bytes": found.estimated[method],
         "kept_bytes": trial.kept_bytes,
         "scores": asdict(trial.scores),
@@ -155,7 +152,7 @@ def draw(found: Comparison, path: Path) -> None:
     names = [NAMES[method] for method in found.trials]
     colours = [COLOURS[method] for method in found.trials]
     trials = found.trials.values()
-    memory.bar(names, [trial.peak_bytes / 1e6 for trial in trials], color=colours)
+    memory.bar(names, [found.peaks[method] / 1e6 for method in found.trials], color=colours)
     memory.scatter(names, [found.estimated[m] / 1e6 for m in found.trials], marker="_", s=900, color="black")
     memory.set_title("peak memory, MB (line: estimated)")
     speed.bar(names, [trial.tokens_per_s for trial in trials], color=colours)

@@ -4,16 +4,17 @@ The training is train.py's: `run_sft` on the same rows in the same order, whatev
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from adapters.base import LoadedBase, load_base
 from adapters.config import AdapterFile, AdapterManifest, TrainingSettings, read_manifest
@@ -25,6 +26,13 @@ from adapters.registry import MANIFEST_FILE, FoundAdapter
 from adapters.residents import load_weights
 from adapters.train import attach_lora, run_sft, save_adapter
 from adapters.verdict import Scores, answer_logprobs, answered, domain_terms, perplexity, scored
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""What mallopt(3) calls M_MMAP_THRESHOLD and M_TRIM_THRESHOLD."""
+GIVEN_BACK_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of a plan. Memory is what it took beyond what was there before its base was loaded.
+    """What came of a plan; `step_s` leaves out what is evaluated and saved between steps.
 
     `right` and `logprobs` (their sum and number) are those of each held-out row.
     """
@@ -64,7 +72,6 @@ class Trial:
     steps: int
     tokens: int
     step_s: tuple[float, ...]
-    peak_bytes: int
     kept_bytes: int
     trained_weights: int
     losses: tuple[tuple[int, float], ...]
@@ -84,14 +91,46 @@ class Trial:
 
 def run_apart(plan: Plan, examples: Sequence[Example], held_out: Sequence[Example], scratch: Path) -> Trial:
     """`run_trial` in a new process. Raises BaseModelError where the system ended it."""
+    return _apart(plan, run_trial, plan, list(examples), list(held_out), scratch)
+
+
+def peak_apart(plan: Plan, examples: Sequence[Example], scratch: Path) -> int:
+    """`run_peak` in a new process. Raises BaseModelError where the system ended it."""
+    return _apart(plan, run_peak, plan, list(examples), scratch)
+
+
+def _apart(plan: Plan, work: Callable[Given, Found], *given: Given.args, **named: Given.kwargs) -> Found:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(run_trial, plan, list(examples), list(held_out), scratch).result()
+            return pool.submit(work, *given, **named).result()
         except BrokenProcessPool:
             raise BaseModelError(
                 f"The process that trained {plan.name} with {plan.method} was ended by the system, most likely for "
                 "want of memory: leave the method out with --methods, or set training.gradient_checkpointing."
             ) from None
+
+
+def run_peak(plan: Plan, examples: list[Example], scratch: Path) -> int:
+    """Bytes at the peak of two steps on the longest rows, beyond what was there before the base was loaded.
+
+    On a CPU with an allocator that gives back at once what is freed: what glibc keeps for later grows by the run.
+    """
+    import torch
+
+    torch.set_num_threads(plan.threads)
+    with contextlib.suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MMAP_THRESHOLD, GIVEN_BACK_BYTES)
+        libc.mallopt(TRIM_THRESHOLD, GIVEN_BACK_BYTES)
+    settings = plan.training.model_copy(update={"epochs": 1, "evaluations": 1, "noise": 0.0, "full_answers": 1.0})
+    size = settings.batch_size
+    rows = sorted(examples, key=lambda row: len(row.prompt) + len(row.completion), reverse=True)
+    with scratch_in(scratch) as folder:
+        warm_up(plan, rows[:1], folder / "warm")
+        before = _memory_now()
+        loaded = load_base(plan.base, plan.kind)
+        run_sft(learner(plan, loaded), loaded.tokenizer, rows[: 2 * size], settings, folder / "run", rows[:size])
+        return _memory_peak() - before
 
 
 def run_trial(plan: Plan, examples: list[Example], held_out: list[Example], scratch: Path) -> Trial:
@@ -102,16 +141,11 @@ def run_trial(plan: Plan, examples: list[Example], held_out: list[Example], scra
     settings = plan.training
     training, validation = split(examples, settings.validation, settings.seed)
     training, settings = shortened(training, settings, plan.steps)
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as own:
-        folder = Path(own)
-        warm_up(plan, training[:1], folder / "warm")
-        before = _memory_now()
+    with scratch_in(scratch) as folder:
         loaded = load_base(plan.base, plan.kind)
-        model = loaded.model.requires_grad_(True) if plan.method == "full" else attach_lora(loaded.model, settings)
+        model = learner(plan, loaded)
         learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         live = run_sft(model, loaded.tokenizer, training, settings, folder / "run", validation)
-        peak = _memory_peak() - before
         kept = keep(plan, model, examples, loaded, folder / "kept")
         size = sum(path.stat().st_size for path in kept.glob("*.safetensors"))
         del model, loaded
@@ -121,7 +155,6 @@ def run_trial(plan: Plan, examples: list[Example], held_out: list[Example], scra
         steps=len(live.step_s),
         tokens=live.tokens,
         step_s=tuple(live.step_s),
-        peak_bytes=peak,
         kept_bytes=size,
         trained_weights=learning,
         losses=tuple(live.training),
@@ -146,6 +179,19 @@ def measured(
     scores = scored(held_out, answers, terms, perplexity(logprobs))
     right = tuple(answer == row.completion for answer, row in zip(answers, held_out, strict=True))
     return scores, right, tuple((sum(row), len(row)) for row in logprobs)
+
+
+def learner(plan: Plan, loaded: LoadedBase) -> Any:
+    """The model with what learns in it: all weights, or LoRA's."""
+    return loaded.model.requires_grad_(True) if plan.method == "full" else attach_lora(loaded.model, plan.training)
+
+
+@contextlib.contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """A folder for a trial's files, which are gone afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        yield Path(own)
 
 
 def shortened(

@@ -23,7 +23,7 @@ from adapters.dataset import Example, split
 from adapters.errors import BaseModelError, DatasetError
 from adapters.intervals import paired_difference, perplexity_interval, wilson
 from adapters.memory import Shape, shape_of
-from adapters.trial import Plan, run_apart, run_trial, shortened
+from adapters.trial import Plan, peak_apart, run_apart, run_trial, shortened
 from desk.config import AdapterSettings
 
 ROWS = [Example(question, answer) for question, answer in PAIRS]
@@ -53,6 +53,7 @@ def found(settings: AdapterSettings, tmp_path_factory: pytest.TempPathFactory) -
     work = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparing, "run_apart", run_trial)
+        patch.setattr(comparing, "peak_apart", lambda plan, *_: comparing.estimate(plan, shape_of(plan.base), 64))
         result = compare(settings, "faults", FILE, ("lora", "qlora", "full"), 36, work / "trials")
     assert files(settings.shipped.parent) == before, "the desk or its state changed"
     assert list(work.iterdir()) == []
@@ -106,7 +107,9 @@ def test_the_files_say_what_was_measured(found: Comparison, tmp_path: Path) -> N
 
 
 def test_without_lora_nothing_is_said_beside_it(found: Comparison) -> None:
-    alone = Comparison("faults", "b", {"full": found.trials["full"]}, found.estimated, {"lora": "Too big."}, {}, 7)
+    alone = Comparison(
+        "faults", "b", {"full": found.trials["full"]}, found.peaks, found.estimated, {"lora": "Too big."}, {}, 7
+    )
     assert sayings(alone) == [] and "- Too big." in report(alone)
 
 
@@ -124,9 +127,8 @@ def test_fewer_steps_are_whole_batches_of_the_same_rows(steps: int | None, epoch
 def test_a_process_of_its_own_has_its_own_peak(settings: AdapterSettings, tmp_path: Path) -> None:
     plan = first_plan(settings, "faults", FILE, "lora", 4, shape_of(settings.base))
     ballast = torch.ones(80_000_000)  # 320 MB that the other process must not count
-    trial = run_apart(plan, ROWS, ROWS[:4], tmp_path / "work")
-    assert len(ballast) and trial.steps == 4
-    assert 4 * shape_of(settings.base).weights < trial.peak_bytes < 200_000_000
+    peak = peak_apart(plan, ROWS, tmp_path / "work")
+    assert len(ballast) and 4 * shape_of(settings.base).weights < peak < 200_000_000
     assert list((tmp_path / "work").iterdir()) == []
 
 

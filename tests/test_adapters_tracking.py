@@ -1,4 +1,4 @@
-"""A tracker shows the run's own curves and where they are; one that is not installed ends the command before all else."""
+"""A tracker shows the run's own curves, and says where they are; one that is not installed ends the command first."""
 
 import json
 import sys
