@@ -85,6 +85,7 @@ def compare(
                 left_out[plan.method] = f"{plan.method} is left out: {error}"
                 rates |= {plan.learning_rate: math.inf} if plan.method == "full" else {}
                 continue
+            print(_told(trial), file=sys.stderr)
             rates |= {plan.learning_rate: trial.best_validation} if plan.method == "full" else {}
             best = trials.get(plan.method)
             if best is None or trial.best_validation < best.best_validation:
@@ -95,6 +96,13 @@ def compare(
         raise BaseModelError(" ".join(left_out.values()))
     return Comparison(
         name, read_base_manifest(settings.base).name, trials, peaks, estimated, left_out, rates, len(held_out)
+    )
+
+
+def _told(trial: Trial) -> str:
+    return (
+        f"{trial.plan.method}: validation loss {trial.best_validation:.3f}, {trial.scores.exact:.1%} of "
+        f"{trial.scores.rows} held-out rows exactly right, {trial.tokens_per_s:,.0f} tokens/s"
     )
 
 
