@@ -26,6 +26,10 @@ RATE_SHARES = (0.1, 0.3, 1.0)
 arXiv:2405.09673); a base as small as the embedded one may bear more."""
 
 
+class TooLarge(BaseModelError):
+    """A method that this machine's memory is not for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """The trials by method, the memory that each takes at its peak and was estimated to, what was left out and why;
@@ -65,38 +69,52 @@ def compare(
         raise DatasetError("No row is left for validation, by which rates are chosen: raise training.validation.")
     shape = shape_of(settings.base)
     longest = _longest([*training, *validation], settings.base, file.training.max_tokens)
-    plans = [first_plan(settings, name, file, method, steps, shape) for method in methods]
-    estimated = {plan.method: estimate(plan, shape, longest) for plan in plans}
     trials: dict[Method, Trial] = {}
     peaks: dict[Method, int] = {}
+    estimated: dict[Method, int] = {}
     left_out: dict[Method, str] = {}
     rates: dict[float, float] = {}
-    for first in plans:
-        if sentence := too_large(first, estimated[first.method], free_bytes()):
-            left_out[first.method] = sentence
-            print(sentence, file=sys.stderr)
-            continue
-        peaks[first.method] = peak_apart(first, training, work)
-        for plan in tried(first):
-            print(f"{name}: {plan.method} at a learning rate of {plan.learning_rate:g}", file=sys.stderr)
-            try:
-                trial = run_apart(plan, examples, held_out, work)
-            except DivergedError as error:
-                left_out[plan.method] = f"{plan.method} is left out: {error}"
-                rates |= {plan.learning_rate: math.inf} if plan.method == "full" else {}
-                continue
-            print(_told(trial), file=sys.stderr)
-            rates |= {plan.learning_rate: trial.best_validation} if plan.method == "full" else {}
-            best = trials.get(plan.method)
-            if best is None or trial.best_validation < best.best_validation:
-                trials[plan.method] = trial
-    left_out = {method: sentence for method, sentence in left_out.items() if method not in trials}
+    for method in methods:
+        first = first_plan(settings, name, file, method, steps, shape)
+        estimated[method] = estimate(first, shape, longest)
+        try:
+            check_fits(first, estimated[method], free_bytes())
+            peaks[method] = peak_apart(first, training, work)
+            trials[method], losses = best_of(first, examples, held_out, work)
+            rates |= losses if method == "full" else {}
+        except (TooLarge, DivergedError) as error:
+            left_out[method] = f"{method} is left out: {error}"
+            print(left_out[method], file=sys.stderr)
     shutil.rmtree(work, ignore_errors=True)
     if not trials:
         raise BaseModelError(" ".join(left_out.values()))
-    return Comparison(
-        name, read_base_manifest(settings.base).name, trials, peaks, estimated, left_out, rates, len(held_out)
-    )
+    base = read_base_manifest(settings.base).name
+    return Comparison(name, base, trials, peaks, estimated, left_out, rates, len(held_out))
+
+
+def best_of(
+    first: Plan, examples: Sequence[Example], held_out: Sequence[Example], work: Path
+) -> tuple[Trial, dict[float, float]]:
+    """The trial of the rate with the best validation loss, and that loss by rate; infinite where it diverged.
+
+    Raises DivergedError where training diverged at every rate.
+    """
+    trials: list[Trial] = []
+    losses: dict[float, float] = {}
+    faults: list[DivergedError] = []
+    for plan in tried(first):
+        print(f"{plan.name}: {plan.method} at a learning rate of {plan.learning_rate:g}", file=sys.stderr)
+        try:
+            trials.append(run_apart(plan, examples, held_out, work))
+        except DivergedError as error:
+            losses[plan.learning_rate] = math.inf
+            faults.append(error)
+            continue
+        losses[plan.learning_rate] = trials[-1].best_validation
+        print(_told(trials[-1]), file=sys.stderr)
+    if not trials:
+        raise faults[-1]
+    return min(trials, key=lambda trial: trial.best_validation), losses
 
 
 def _told(trial: Trial) -> str:
@@ -150,14 +168,13 @@ def estimate(plan: Plan, shape: Shape, longest: int) -> int:
     return sum(part.count for part in parts)
 
 
-def too_large(plan: Plan, estimated: int, free: int | None) -> str | None:
-    """The sentence that leaves a method out; None where it fits, or nobody knows what is free."""
-    if free is None or estimated <= free:
-        return None
-    return (
-        f"{plan.method} is left out: by the estimate it takes {estimated / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
-        f"free; `python -m adapters memory --method {plan.method}` says of what."
-    )
+def check_fits(plan: Plan, estimated: int, free: int | None) -> None:
+    """Raises TooLarge where the estimate is more than what is free, if anybody knows."""
+    if free is not None and estimated > free:
+        raise TooLarge(
+            f"by the estimate it takes {estimated / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; "
+            f"`python -m adapters memory --method {plan.method}` says of what."
+        )
 
 
 def _longest(rows: Sequence[Example], base: str, most: int) -> int:

@@ -27,9 +27,9 @@ def run_compare(settings: AdapterSettings, file: AdapterFile, options: argparse.
     check_output(output)
     from adapters.compare import compare
     from adapters.compare_report import FIGURES, REPORT, report, write_comparison
-    from adapters.folders import replacing
+    from adapters.folders import replacing, writing
 
-    with replacing(output) as folder:
+    with writing(output.parent), replacing(output) as folder:
         methods = tuple(dict.fromkeys(options.methods))
         found = compare(settings, options.name, file, methods, options.steps, folder / "work")
         write_comparison(folder, found)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from adapters.base import LoadedBase, load_base
+from adapters.base import LoadedBase, load_base, quiet
 from adapters.config import AdapterFile, AdapterManifest, TrainingSettings, read_manifest
 from adapters.dataset import Example, split
 from adapters.decode import Decoder
@@ -102,12 +103,18 @@ def peak_apart(plan: Plan, examples: Sequence[Example], scratch: Path) -> int:
 def _apart(plan: Plan, work: Callable[Given, Found], *given: Given.args, **named: Given.kwargs) -> Found:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(work, *given, **named).result()
+            return pool.submit(_quietly, partial(work, *given, **named)).result()
         except BrokenProcessPool:
             raise BaseModelError(
                 f"The process that trained {plan.name} with {plan.method} was ended by the system, most likely for "
                 "want of memory: leave the method out with --methods, or set training.gradient_checkpointing."
             ) from None
+
+
+def _quietly(work: Callable[[], Found]) -> Found:
+    """The new process has the console of this one, with the bar and nothing of what libraries note."""
+    with quiet():
+        return work()
 
 
 def run_peak(plan: Plan, examples: list[Example], scratch: Path) -> int:

@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,15 @@ from test_adapters_new import ANSWERS, PAIRS
 
 from adapters import compare as comparing
 from adapters.base import load_base
-from adapters.compare import Comparison, compare, first_plan, too_large, tried
+from adapters.compare import Comparison, TooLarge, best_of, check_fits, compare, first_plan, tried
 from adapters.compare_options import check_output
-from adapters.compare_report import report, sayings, write_comparison
+from adapters.compare_report import figures, report, sayings, write_comparison
 from adapters.config import AdapterFile
 from adapters.dataset import Example, split
-from adapters.errors import BaseModelError, DatasetError
+from adapters.errors import BaseModelError, DatasetError, DivergedError
 from adapters.intervals import paired_difference, perplexity_interval, wilson
 from adapters.memory import Shape, shape_of
-from adapters.trial import Plan, peak_apart, run_apart, run_trial, shortened
+from adapters.trial import Plan, Trial, peak_apart, run_apart, run_trial, shortened
 from desk.config import AdapterSettings
 
 ROWS = [Example(question, answer) for question, answer in PAIRS]
@@ -160,12 +161,34 @@ def test_what_does_not_fit_is_left_out_with_the_sentence_why(
     bytes_needed = {method: comparing.estimate(plan, big, 256) for method, plan in plans.items()}
     assert bytes_needed["qlora"] < bytes_needed["lora"] < bytes_needed["full"]
     assert bytes_needed["full"] > 16 * big.weights
-    assert too_large(plans["full"], 80_000_000_000, None) is None
-    sentence = too_large(plans["full"], 80_000_000_000, 24_000_000_000)
-    assert sentence and sentence.startswith("full is left out: by the estimate it takes 80.0 GB, and 24.0 GB are free")
+    check_fits(plans["full"], 80_000_000_000, None)
+    check_fits(plans["full"], 80_000_000_000, 80_000_000_000)
+    with pytest.raises(TooLarge, match=r"by the estimate it takes 80\.0 GB, and 24\.0 GB are free"):
+        check_fits(plans["full"], 80_000_000_000, 24_000_000_000)
     monkeypatch.setattr(comparing, "free_bytes", lambda: 1000)
     with pytest.raises(BaseModelError, match=r"lora is left out.* full is left out"):
         compare(settings, "faults", FILE, ("lora", "full"), None, tmp_path)
+
+
+def test_a_rate_at_which_training_diverges_is_not_taken(
+    settings: AdapterSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Comparison
+) -> None:
+    def run(plan: Plan, *_: object) -> Trial:
+        if plan.learning_rate > rate:
+            raise DivergedError("Training diverged.")
+        return replace(found.trials["full"], plan=plan)
+
+    monkeypatch.setattr(comparing, "run_apart", run)
+    first = first_plan(settings, "faults", FILE, "full", 4, shape_of(settings.base))
+    rate = 5e-3
+    trial, losses = best_of(first, ROWS, ROWS, tmp_path)
+    assert trial.plan.learning_rate == pytest.approx(1e-3)
+    assert list(losses.values()) == [trial.best_validation, trial.best_validation, math.inf]
+    told = figures(replace(found, rates=losses))["rates"]
+    assert told[2]["validation_loss"] is None and "none at 0.01" in report(replace(found, rates=losses))
+    rate = 1e-9
+    with pytest.raises(DivergedError, match="Training diverged"):
+        best_of(first, ROWS, ROWS, tmp_path)
 
 
 def test_lora_has_the_recipes_rate_alone(settings: AdapterSettings) -> None:
