@@ -1,4 +1,4 @@
-"""`python -m adapters list|serve|check|train|pretrain|evaluate|calibrate|memory|merge|export|push`."""
+"""`python -m adapters COMMAND`: the models' command line. `python -m adapters --help` names the commands."""
 
 import argparse
 import json
@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from adapters.compare_options import compare_options, run_compare
 from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
 from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
 from adapters.sharing_options import SHARING, sharing_options
+from adapters.tracking import check_installed
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
 from desk.errors import DeskError
 
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         "pretrain": _pretrain,
         "evaluate": _evaluate,
         "calibrate": _calibrate,
+        "compare": lambda desk, options: run_compare(desk.adapters, _adapter_file(desk, options.name), options),
         "memory": lambda desk, options: tell_memory(options, desk.adapters.base),
         **SHARING,
     }
@@ -80,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, metavar="FILE", help="a new adapter's pairs: .jsonl, .json, .csv or .xlsx")
     train.add_argument("--title", help="of a new adapter, as people read it (default: its name)")
     train.add_argument("--domain", help="of a new adapter: what it is for, in a few words")
-    train.add_argument(
-        "--tracker", choices=("none", "tensorboard", "trackio"), default="none", help="shows curves live"
-    )
+    train.add_argument("--tracker", choices=("tensorboard", "trackio"), help="shows curves live, where it is installed")
     promote = command("promote", "Let a candidate serve that its verdict kept back.")
     promote.add_argument("name", metavar="NAME")
     pretrain = command("pretrain", "Train the embedded base model from scratch on the desk's texts.")
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--no-adapter", action="store_true", help="ask the bare base instead")
     calibrate = command("calibrate", "Choose below which confidence an adapter's answers are not given.")
     calibrate.add_argument("name", metavar="NAME")
+    compare_options(command("compare", "Train with LoRA, QLoRA and all weights, and say what each takes and gives."))
     memory_options(
         command("memory", "Estimate the memory that training or serving a model takes, and on how many GPUs.")
     )
@@ -194,6 +196,7 @@ def _check(desk: Desk, options: argparse.Namespace) -> None:
 
 
 def _train(desk: Desk, options: argparse.Namespace) -> None:
+    check_installed(options.tracker)
     from adapters.new import new_adapter, train_and_judge
 
     if options.data:

@@ -96,10 +96,7 @@ def _load(base: str, local: bool, quantization: Quantization, cache: Path | None
     if local:
         _read_config(Path(base))
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=local)
-    if config.model_type != "phi3":
-        raise BaseModelError(
-            f"{base} is a {config.model_type} model: the base must be of the Phi-3 family (model_type phi3)."
-        )
+    _check_family(base, config.model_type)
     manifest = read_base_manifest(base)
     kind = _choose(quantization, config)
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
@@ -254,9 +251,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BaseModelError(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise BaseModelError(f"{path} is no model's config.json: it holds no object.")
+    _check_family(str(folder), config.get("model_type"))
     if not list(folder.glob("*.safetensors")):
         raise BaseModelError(f"{folder} holds config.json but no weights (*.safetensors): fetch the model again.")
     return config
+
+
+def _check_family(base: str, family: object) -> None:
+    if family != "phi3":
+        raise BaseModelError(f"{base} is a {family} model: the base must be of the Phi-3 family (model_type phi3).")
 
 
 def why_not(base: str, local: bool, error: Exception) -> str:

@@ -5,6 +5,8 @@ ModelError
 ├── BaseModelError   the base model is missing, of the wrong kind, or does not fit in memory
 ├── AdapterError     an adapter folder cannot be used with this base
 ├── DatasetError     training data: file, line and fault
+│   └── DivergedError    the loss or the weights became no numbers
+├── UnwritableError  a folder or file could not be written: no space, no rights, something in its way
 ├── HubError         what was to be pushed did not get to the hub
 └── EngineError      a request failed or the engine stopped
     ├── BusyError         too many wait already
@@ -28,8 +30,16 @@ class DatasetError(ModelError):
     """Training data cannot be used."""
 
 
+class UnwritableError(ModelError):
+    """What was to be written was not, and what was there before stays."""
+
+
 class HubError(ModelError):
     """The hub was not reached, or did not take what was pushed."""
+
+
+class DivergedError(DatasetError):
+    """Training went astray: the learning rate is too high, or the rows are wrong."""
 
 
 class EngineError(ModelError):

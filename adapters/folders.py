@@ -1,12 +1,15 @@
 """Folders of weights: they appear when they are complete, or not at all."""
 
+import errno
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapters.errors import AdapterError
+from adapters.errors import UnwritableError
 from desk.config import AdapterSettings
 
 CARD = "README.md"
@@ -15,6 +18,11 @@ REPORT_PAGE = "report.html"
 CURVES = "curves.png"
 LOSSES = "losses.json"
 """What stands beside an adapter's weights for people to read; registry.py names what the program reads."""
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+}
+_CODE = re.compile(r"(?:\[Errno |os error )(\d+)")
 
 
 @contextmanager
@@ -31,21 +39,41 @@ def replacing(output: Path) -> Iterator[Path]:
         old = scratch.with_name(f"{scratch.name}-old")
         if output.exists():
             output.rename(old)
-        scratch.rename(output)
+        try:
+            scratch.rename(output)
+        except OSError:
+            if old.exists():
+                old.rename(output)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Says in a sentence why what is written within does not get to `output`. Raises AdapterError."""
-    from safetensors import SafetensorError
-
+def writing(folder: Path) -> Iterator[None]:
+    """Raises UnwritableError in a sentence where a file within could not be written: no space, a quota, no rights."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"{output} cannot be written ({error}): check the path, its rights and the space.") from None
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise UnwritableError(
+            f"{folder} cannot be written ({reason}): make space or check the rights, and run the command again."
+        ) from error
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a write failed, by whichever library did it; None where it was something else."""
+    code = error.errno if isinstance(error, OSError) else None
+    # safetensors and shutil.copytree say the system's code in words alone.
+    if code is None and (told := _CODE.search(str(error))):
+        code = int(told[1])
+    if code in UNWRITABLE:
+        return os.strerror(code)
+    # torch.save keeps the code to itself.
+    return "the disk took a part only" if "inline_container.cc" in str(error) else None
 
 
 def trained_folder(settings: AdapterSettings, name: str, *, promoted: bool) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from adapters.errors import DatasetError
+from adapters.errors import DivergedError
 from adapters.folders import CURVES, LOSSES
 
 
@@ -21,7 +21,10 @@ class Live(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     def __init__(self, tokens: int) -> None:
         self.training: list[tuple[int, float]] = []
         self.validation: list[tuple[int, float]] = []
-        self._tokens = tokens
+        self.tokens = tokens
+        self.step_s: list[float] = []
+        """Of each step alone: what is evaluated and saved between them does not count."""
+        self._step_began = 0.0
         self._bar: Any = None
         self._began = (0, 0.0)
 
@@ -31,20 +34,24 @@ class Live(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         for entry in state.log_history:  # of a run that goes on
             self._take(int(entry["step"]), entry)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._step_began = time.perf_counter()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.step_s.append(time.perf_counter() - self._step_began)
         self._bar.update(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Raises DatasetError where the loss is no number any more: what follows would be lost time."""
+        """Raises DivergedError where the loss is no number any more: what follows would be lost time."""
         self._take(state.global_step, logs or {})
         for name, losses in (("loss", self.training), ("validation loss", self.validation)):
             if losses and not math.isfinite(losses[-1][1]):
-                raise DatasetError(
+                raise DivergedError(
                     f"Training diverged: at step {losses[-1][0]} the {name} is {losses[-1][1]}. Lower "
                     "training.learning_rate in adapter.yaml, and look at the rows with `python -m adapters check`."
                 )
         steps, seconds = state.global_step - self._began[0], time.perf_counter() - self._began[1]
-        rate = self._tokens * steps / max(1, state.max_steps) / max(seconds, 1e-6)
+        rate = self.tokens * steps / max(1, state.max_steps) / max(seconds, 1e-6)
         shown = {"tokens/s": f"{rate:,.0f}", "MB": f"{_memory_mb():,.0f}"}
         if self.training:
             shown["loss"] = f"{self.training[-1][1]:.3f}"

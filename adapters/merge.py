@@ -24,7 +24,7 @@ from adapters.errors import AdapterError, BaseModelError, DatasetError, ModelErr
 from adapters.folders import CARD, replacing, writing
 from adapters.registry import SPLIT_FILE, FoundAdapter, find_adapter, read_weights
 from adapters.residents import load_weights
-from adapters.verdict import answered, perplexity
+from adapters.verdict import answer_logprobs, answered, perplexity
 from desk.config import AdapterSettings
 
 MOST_LOST = 0.02
@@ -243,7 +243,7 @@ def _measure(
     weights = load_weights(adapter, decoder) if adapter else None
     answers = answered(rows, weights, decoder, most)
     exact = sum(answer == row.completion for answer, row in zip(answers, rows, strict=True)) / len(rows)
-    return Measured(loaded.quantization, exact, perplexity(rows, weights, decoder)), answers
+    return Measured(loaded.quantization, exact, perplexity(answer_logprobs(rows, weights, decoder))), answers
 
 
 def _check_output(output: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -13,10 +14,12 @@ from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, Training
 from adapters.dataset import Example, read_examples, split, told
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, DatasetError
-from adapters.folders import replacing, trained_folder
+from adapters.folders import replacing, trained_folder, writing
 from adapters.registry import MANIFEST_FILE, weights_folder
 from adapters.report import write_report
 from adapters.rows import Placed, as_line, read_rows
+from adapters.run_folder import alone
+from adapters.tracking import Package, tracker_of
 from adapters.train import next_version, train_adapter
 from adapters.verdict import Verdict, judge
 from desk.config import AdapterSettings
@@ -57,36 +60,54 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
         (scratch / "adapter.yaml").write_text(text, encoding="utf-8")
 
 
-def train_and_judge(
-    settings: AdapterSettings, name: str, file: AdapterFile, tracker: str = "none"
-) -> tuple[AdapterManifest, Verdict]:
-    """Trains the adapter of a desk's folder, and lets it serve if it beats the base and the version before."""
-    folder = settings.shipped / name
+def desk_rows(folder: Path, file: AdapterFile) -> tuple[list[Example], list[Example]]:
+    """(rows to train on, rows to measure with) of a desk's adapter, checked. Raises DatasetError."""
     placed, faults = read_rows(folder / "train.jsonl")
     held_out, more = read_rows(folder / "eval.jsonl") if (folder / "eval.jsonl").is_file() else ([], [])
     faults += [*more, *check_rows(placed, held_out)]
     if severe := [fault for fault in faults if fault.severe]:
         raise DatasetError(told(severe))
     examples = [one.row for one in placed]
-    rows = _held_out(examples, held_out, file)
-    kind = "nf4" if file.training.method == "qlora" else settings.quantization
-    base = load_base(settings.base, kind, settings.cache)
+    return examples, _held_out(examples, held_out, file)
+
+
+def train_and_judge(
+    settings: AdapterSettings, name: str, file: AdapterFile, package: Package | None = None
+) -> tuple[AdapterManifest, Verdict]:
+    """Trains the adapter of a desk's folder, and lets it serve if it beats the base and the version before.
+
+    Raises ModelError; the version before then serves on, whatever went wrong.
+    """
     candidate = trained_folder(settings, name, promoted=False)
-    version, threads = next_version(name, settings), settings.threads
-    manifest = train_adapter(name, file, examples, base, candidate, version=version, threads=threads, tracker=tracker)
-    del base
-    torch.set_num_threads(settings.threads)
-    decoder = Decoder(load_base(settings.base, kind, settings.cache))
-    serving = weights_folder(settings, name)
-    verdict = judge(candidate, serving, rows, examples, decoder, file.training.max_tokens)
-    write_report(candidate, manifest, verdict)
-    if verdict.promoted:
-        promote(settings, name)
-    return manifest, verdict
+    with writing(candidate.parent), alone(candidate):
+        examples, rows = desk_rows(settings.shipped / name, file)
+        kind = "nf4" if file.training.method == "qlora" else settings.quantization
+        base = load_base(settings.base, kind, settings.cache)
+        version = next_version(name, settings)
+        if tracker := tracker_of(settings, package, name, version):
+            print(f"To watch it train: {tracker.command}", file=sys.stderr)
+        manifest = train_adapter(
+            name, file, examples, base, candidate, version=version, threads=settings.threads, tracker=tracker
+        )
+        del base
+        torch.set_num_threads(settings.threads)
+        decoder = Decoder(load_base(settings.base, kind, settings.cache))
+        serving = weights_folder(settings, name)
+        verdict = judge(candidate, serving, rows, examples, decoder, file.training.max_tokens)
+        write_report(candidate, manifest, verdict)
+        if verdict.promoted:
+            _let_serve(settings, name)
+        return manifest, verdict
 
 
 def promote(settings: AdapterSettings, name: str) -> int:
-    """Lets a candidate serve; its version. A running app takes it up by itself. Raises AdapterError."""
+    """Lets a candidate serve; its version. A running app takes it up by itself. Raises ModelError."""
+    candidate = trained_folder(settings, name, promoted=False)
+    with writing(settings.trained), alone(candidate):
+        return _let_serve(settings, name)
+
+
+def _let_serve(settings: AdapterSettings, name: str) -> int:
     candidate = trained_folder(settings, name, promoted=False)
     if not (candidate / MANIFEST_FILE).is_file():
         raise AdapterError(f"There is no candidate of {name}: `python -m adapters train {name}` makes one.")

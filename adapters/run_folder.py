@@ -3,15 +3,35 @@
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from adapters.errors import DatasetError
 
 COMPLETE = ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")
 """A checkpoint that was killed while it was written lacks one of these, or holds one that is empty."""
+
+BUSY = "{} is being trained already: wait for it, or stop it first."
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Nobody else makes `output` meanwhile. Raises DatasetError where somebody does."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(f".{output.name}-lock")
+    with path.open("a") as lock:
+        _take(lock, output.name)
+        # Whoever held it a moment ago may have removed it since it was opened here.
+        if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+            raise DatasetError(BUSY.format(output.name))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -22,15 +42,9 @@ def run_folder(output: Path, what: object) -> Iterator[Path]:
     another process trains the same adapter.
     """
     folder = output.with_name(f".{output.name}-run")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be written ({error.strerror}): check space and rights.") from None
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(f"{output.name} is being trained already: wait for it, or stop it first.") from None
+        _take(lock, output.name)
         told = folder / "run.json"
         identity = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
         if not told.is_file() or told.read_text(encoding="utf-8") != identity:
@@ -39,6 +53,13 @@ def run_folder(output: Path, what: object) -> Iterator[Path]:
             told.write_text(identity, encoding="utf-8")
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(lock: TextIO, name: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DatasetError(BUSY.format(name)) from None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -23,13 +23,14 @@ from adapters.config import (
     write_manifest,
 )
 from adapters.dataset import Example, Split, TokenRow, dataset_hash, plain_rows, split, token_rows
-from adapters.errors import AdapterError, BaseModelError, DatasetError
-from adapters.folders import replacing, trained_folder
+from adapters.errors import AdapterError, BaseModelError, DatasetError, DivergedError
+from adapters.folders import replacing, trained_folder, writing
 from adapters.greedy import greedy_replies
 from adapters.live import Live
 from adapters.prompts import Message, encode_chat
 from adapters.registry import SPLIT_FILE
 from adapters.run_folder import newest_checkpoint, run_folder
+from adapters.tracking import PROJECT, Tracker
 from desk.config import AdapterSettings
 
 
@@ -42,7 +43,7 @@ def train_adapter(
     *,
     version: int = 1,
     threads: int = 2,
-    tracker: str = "none",
+    tracker: Tracker | None = None,
 ) -> AdapterManifest:
     """The manifest of the adapter written to `output`, which is replaced only when training is complete.
 
@@ -57,7 +58,7 @@ def train_adapter(
     training, validation = split(examples, settings.validation, settings.seed)
     weights = [base.manifest.config_hash, base.manifest.weights_hash, base.quantization]
     what = [settings.model_dump(), dataset_hash(examples), weights, version]
-    with run_folder(output, what) as folder:
+    with writing(output.parent), run_folder(output, what) as folder:
         model = attach_lora(base.model, settings)
         live = run_sft(model, base.tokenizer, training, settings, folder, validation, tracker)
         scores = {"training_rows": float(len(training)), "validation_rows": float(len(validation))}
@@ -97,7 +98,7 @@ def run_sft(
     settings: TrainingSettings,
     folder: Path,
     validation: Sequence[Example] = (),
-    tracker: str = "none",
+    tracker: Tracker | None = None,
 ) -> Live:
     """The losses of `settings.epochs` passes over the rows; the model then has its best weights.
 
@@ -122,7 +123,11 @@ def run_sft(
         processing_class=tokenizer,
         train_dataset=_dataset(Dataset, rows),
         eval_dataset=_dataset(Dataset, held) if held else None,
-        callbacks=[live, *([EarlyStoppingCallback(settings.patience)] if settings.patience and held else [])],
+        callbacks=[
+            live,
+            *([EarlyStoppingCallback(settings.patience)] if settings.patience and held else []),
+            *([tracker.callback()] if tracker else []),
+        ],
         args=SFTConfig(
             output_dir=str(folder),
             num_train_epochs=1,
@@ -147,7 +152,9 @@ def run_sft(
             load_best_model_at_end=bool(held),
             metric_for_best_model="eval_loss" if held else None,
             packing=settings.packing,
-            report_to=tracker,
+            report_to="none",
+            project=PROJECT,
+            run_name=tracker.run if tracker else None,
             disable_tqdm=True,
             gradient_checkpointing=settings.gradient_checkpointing,
             bf16=not cpu,
@@ -161,7 +168,7 @@ def run_sft(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     for name, value in model.named_parameters():
         if value.requires_grad and not torch.isfinite(value).all():
-            raise DatasetError(f"Training diverged ({name} is not finite): lower training.learning_rate.")
+            raise DivergedError(f"Training diverged ({name} is not finite): lower training.learning_rate.")
     return live
 
 

@@ -74,8 +74,8 @@ def judge(
     terms = domain_terms([row.completion for row in training])
     answers = {name: answered(held_out, weights, decoder, most) for name, weights in contenders.items()}
     scores = {
-        name: scored(held_out, answers[name], terms, perplexity(held_out, contenders[name], decoder))
-        for name in contenders
+        name: scored(held_out, answers[name], terms, perplexity(answer_logprobs(held_out, weights, decoder)))
+        for name, weights in contenders.items()
     }
     known = {row.completion for row in training}
     repeated = sum(row.completion in known for row in held_out) >= REPEATED * len(held_out)
@@ -103,17 +103,26 @@ def answered(rows: Sequence[Example], weights: AdapterWeights | None, decoder: D
     return tuple(reply.text for reply in decoder.chat_replies(chats, weights, most, ROWS_AT_ONCE))
 
 
-def perplexity(rows: Sequence[Example], weights: AdapterWeights | None, decoder: Decoder) -> float:
-    """Of the right answers, token by token, the end of the answer included."""
-    logprobs: list[float] = []
-    reading = []
+def perplexity(logprobs: Sequence[Sequence[float]]) -> float:
+    """Per token, of all rows' right answers together."""
+    every = [one for row in logprobs for one in row]
+    return math.exp(-sum(every) / len(every)) if every else math.inf
+
+
+def answer_logprobs(
+    rows: Sequence[Example], weights: AdapterWeights | None, decoder: Decoder
+) -> tuple[list[float], ...]:
+    """Of each row's right answer, token by token, its end included; rows longer than the window are left out."""
+    found, reading = [], []
     for row in rows:
         ids, mask = encode_example(decoder.tokenizer, row.prompt, row.completion, row.before)
         opened = mask.index(1)
         if len(ids) <= decoder.manifest.window:
-            reading.append(new_row(read_answer(ids[:opened], ids[opened:], logprobs.append), weights, len(ids)))
+            own: list[float] = []
+            found.append(own)
+            reading.append(new_row(read_answer(ids[:opened], ids[opened:], own.append), weights, len(ids)))
     decoder.run(reading, ROWS_AT_ONCE)
-    return math.exp(-sum(logprobs) / len(logprobs)) if logprobs else math.inf
+    return tuple(found)
 
 
 def scored(rows: Sequence[Example], answers: Sequence[str], terms: frozenset[str], perplexity_: float) -> Scores:

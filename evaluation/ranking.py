@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.share import RESAMPLES, SEED
+from adapters.intervals import RESAMPLES, SEED
 
 _AT_ONCE = 200
 """Resamples drawn together: at 100,000 queries they take 160 MB."""

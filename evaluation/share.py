@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-RESAMPLES = 2000
-SEED = 20265
+from adapters.intervals import RESAMPLES, SEED, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        if not self.total:
-            return math.nan, math.nan
-        z, n, p = 1.96, self.total, self.value
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return wilson(self.right, self.total)
 
     def __str__(self) -> str:
         low, high = self.interval

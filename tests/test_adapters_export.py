@@ -9,7 +9,7 @@ import torch
 from adapters_small import edit_json, make_adapter, make_base, make_settings
 
 from adapters.base import load_base
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, UnwritableError
 from adapters.export import Exported, check_for_vllm, export_adapters, serve_command
 from adapters.lora_batch import Mixer, adapter_weights, attach
 from adapters.registry import find_adapter, projection_shapes, read_weights
@@ -111,7 +111,7 @@ def test_only_an_adapter_is_replaced_and_no_report_goes_along(settings: AdapterS
     (taken / "thesis.txt").write_text("years")
     with pytest.raises(AdapterError, match="holds something else than an adapter"):
         export_adapters(settings, ["red"], tmp_path / "out")
-    with pytest.raises(AdapterError, match=r"red-v1 cannot be written \(.*File exists"):
+    with pytest.raises(UnwritableError, match=r"red-v1 cannot be written \(.*File exists"):
         export_adapters(settings, ["red"], taken / "thesis.txt")
     (taken / "thesis.txt").rename(taken / "adapter_config.json")
     export_adapters(settings, ["red"], tmp_path / "out")

@@ -20,7 +20,7 @@ from adapters.base_files import base_shapes, shard_names
 from adapters.config import BaseManifest, read_manifest
 from adapters.dataset import Example, Split, read_examples
 from adapters.decode import Decoder
-from adapters.errors import AdapterError, BaseModelError, DatasetError
+from adapters.errors import AdapterError, BaseModelError, DatasetError, UnwritableError
 from adapters.merge import Measured, held_out_rows, merge_adapter, merge_card, write_merged
 from adapters.prompts import Message
 from adapters.registry import TARGET_MODULES, find_adapter
@@ -249,7 +249,7 @@ def test_only_a_merged_model_is_ever_replaced(settings: AdapterSettings, tmp_pat
         with pytest.raises(AdapterError, match="holds something else than a merged model"):
             merge_adapter(settings, "red", taken)
     assert (keep / "thesis.txt").read_text() == "years" and read_base_manifest(settings.base).name == "switchboard-tiny"
-    with pytest.raises(AdapterError, match=r"out cannot be written \(.*File exists"):
+    with pytest.raises(UnwritableError, match=r"out cannot be written \(.*File exists"):
         merge_adapter(settings, "red", keep / "thesis.txt" / "out")
     first = merge_adapter(settings, "red", tmp_path / "out")
     assert merge_adapter(settings, "blue", tmp_path / "out").model.name != first.model.name

@@ -19,7 +19,7 @@ from test_adapters_train import ROWS
 from adapters.base import keep_layout, load_base
 from adapters.config import AdapterFile, TrainingSettings
 from adapters.dataset import Example, plain_rows, token_rows
-from adapters.errors import BaseModelError, DatasetError
+from adapters.errors import BaseModelError, DatasetError, UnwritableError
 from adapters.live import draw
 from adapters.run_folder import newest_checkpoint, run_folder
 from adapters.train import attach_lora, run_sft, train_adapter
@@ -240,7 +240,7 @@ def test_a_full_disk_is_one_sentence_and_registers_nothing(base: Path, tmp_path:
     if os.access(tmp_path / "trained", os.W_OK):
         shutil.rmtree(tmp_path / "trained")
         (tmp_path / "trained").write_text("no folder")  # root may write anywhere
-    with pytest.raises(DatasetError, match="cannot be written"):
+    with pytest.raises(UnwritableError, match="cannot be written"):
         train_adapter("small", file, ROWS, load_base(str(base)), tmp_path / "trained" / "small", threads=1)
 
 
