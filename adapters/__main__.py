@@ -17,8 +17,9 @@ from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
 from adapters.sharing_options import SHARING, sharing_options
 from adapters.tracking import check_installed
-from desk.config import DEFAULT_DESK, EMBEDDED_BASE, Desk, load_desk, service_key
+from desk.config import DEFAULT_DESK, EMBEDDED_BASE, load_desk, service_key
 from desk.errors import DeskError
+from desk.settings import Desk
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -19,7 +19,7 @@ from adapters.intervals import paired_difference
 from adapters.memory import Method, Shape, Training, shape_of, training_memory
 from adapters.new import desk_rows
 from adapters.trial import Plan, Trial, peak_apart, run_apart
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 RATE_SHARES = (0.1, 0.3, 1.0)
 """Learning rates tried for all weights, as shares of LoRA's. A tenth is what others found (Biderman et al. 2024,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adapters.config import AdapterFile
 from adapters.errors import DatasetError
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 METHODS = ("lora", "qlora", "full")
 

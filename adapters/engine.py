@@ -24,7 +24,7 @@ from adapters.prompts import Message
 from adapters.registry import AdapterInfo, adapter_folders, find_adapters
 from adapters.request import Request
 from adapters.waiting import Waiting
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and pages open before the model is there
     from adapters.serving import Serving

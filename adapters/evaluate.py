@@ -17,7 +17,7 @@ from adapters.lora_batch import AdapterWeights
 from adapters.prompts import Message
 from adapters.registry import find_adapter
 from adapters.residents import load_weights
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 LOST = 0.05
 """Share of the right answers that may be given up for the wrong ones that are not given either."""

@@ -15,7 +15,7 @@ from adapters.base_files import base_shapes
 from adapters.errors import AdapterError
 from adapters.folders import CARD, replacing, writing
 from adapters.registry import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, find_adapter, read_weights
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank may be (MaxLoRARanks in vllm/config/lora.py, which has 1 too since the end of 2025)."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adapters.errors import UnwritableError
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 CARD = "README.md"
 REPORT = "report.md"

@@ -25,7 +25,7 @@ from adapters.folders import CARD, replacing, writing
 from adapters.registry import SPLIT_FILE, FoundAdapter, find_adapter, read_weights
 from adapters.residents import load_weights
 from adapters.verdict import answer_logprobs, answered, perplexity
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 MOST_LOST = 0.02
 """Of the held-out rows: so many more wrong answers than before are worth a warning."""

@@ -22,7 +22,7 @@ from adapters.run_folder import alone
 from adapters.tracking import Package, tracker_of
 from adapters.train import next_version, train_adapter
 from adapters.verdict import Verdict, judge
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 STEPS, MOST_EPOCHS = 300, 60
 """A small set is gone through so often that the recipe takes about so many steps: of 20 ready answers with ten

@@ -19,7 +19,7 @@ from adapters.config import BaseManifest, files_hash, read_adapter_file, read_ma
 from adapters.errors import AdapterError, HubError
 from adapters.folders import CARD, CURVES, LOSSES, REPORT, REPORT_PAGE
 from adapters.registry import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, find_adapter
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, LOSSES, CURVES)
 REPORTS = (REPORT, REPORT_PAGE)

@@ -22,7 +22,7 @@ from adapters.config import (
     read_manifest,
 )
 from adapters.errors import AdapterError
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -21,7 +21,7 @@ from adapters.registry import FoundAdapter
 from adapters.request import Request
 from adapters.residents import Residents, check_effect, load_weights, read_adapter
 from adapters.waiting import Waiting
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 MOST_PARKED = 64
 """So many requests may wait for adapters that are being read; more of them stay in the queue, which is bounded."""

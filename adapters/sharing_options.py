@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from desk.config import AdapterSettings, Desk
+from desk.settings import AdapterSettings, Desk
 
 
 def sharing_options(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapters.errors import DatasetError
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 PROJECT = "switchboard"
 """What Trackio calls all runs together; they lie where it always keeps them (TRACKIO_DIR)."""

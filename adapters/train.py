@@ -31,7 +31,7 @@ from adapters.prompts import Message, encode_chat
 from adapters.registry import SPLIT_FILE
 from adapters.run_folder import newest_checkpoint, run_folder
 from adapters.tracking import PROJECT, Tracker
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 
 def train_adapter(

@@ -10,7 +10,8 @@ from chains.assistant import Assistant
 from chains.engines import AnyEngine, open_engine
 from chains.fitting import Grounds, fit_router, grounds
 from chains.judge import open_judge
-from desk.config import Desk, records_address
+from desk.config import records_address
+from desk.settings import Desk
 from index.build import BuildProgress
 from index.embed import Embedder
 from index.library import Library, open_library

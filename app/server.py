@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from app.assembly import Switchboard
 from app.pages.chat import build_page
 from app.render import source_page
-from desk.config import UPLOADS
+from desk.settings import UPLOADS
 from index.document import NO_GROUPS, Document
 
 THEME = Path(__file__).parent / "theme"

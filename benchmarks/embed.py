@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from chains.golden import read_golden
-from desk.config import IndexSettings, load_desk
+from desk.config import load_desk
+from desk.settings import IndexSettings
 from index.chunk import cut, embedded_text
 from index.embed import MiniLM, model_folder, token_counter
 from index.sources import FORMATS, load_source

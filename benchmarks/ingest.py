@@ -25,7 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from desk.config import IndexSettings, load_desk
+from desk.config import load_desk
+from desk.settings import IndexSettings
 from index.chunk import sentences
 from index.embed import Embedder, MiniLM, model_folder
 from index.library import Library

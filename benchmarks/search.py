@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from desk.config import IndexSettings, load_desk  # noqa: E402
+from desk.config import load_desk  # noqa: E402
+from desk.settings import IndexSettings  # noqa: E402
 from index.document import DESK_COLLECTION, Document, Passage  # noqa: E402
 from index.library import Library  # noqa: E402
 from index.store import Store  # noqa: E402

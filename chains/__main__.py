@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chains.turn import RouteDecision
-    from desk.config import Desk
+    from desk.settings import Desk
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from chains.advise import Advice, Pieces, advise
 from chains.golden import read_golden
 from chains.judge import open_judge
 from chains.topics import gather_topics
-from desk.config import Desk
+from desk.settings import Desk
 from index.document import NO_GROUPS
 from index.library import open_library
 

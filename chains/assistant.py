@@ -45,7 +45,7 @@ from chains.turn import (
     Turn,
 )
 from chains.workflow import LookUp, look_up, run_workflow
-from desk.config import ChainSettings
+from desk.settings import ChainSettings
 from index.document import SearchResult
 from index.embed import Embedder
 from index.errors import LibraryError

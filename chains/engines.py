@@ -9,7 +9,7 @@ from adapters.config import BaseManifest
 from adapters.engine import Engine, Message
 from adapters.registry import AdapterInfo
 from chains.chat_model import PhiChatModel
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 
 class AnyEngine(Protocol):

@@ -15,7 +15,7 @@ from chains.learned import FILE, Learned, read_learned
 from chains.router import GoldenRoute, Router
 from chains.utterances import Utterances, Vectors, cached_vectors, gather_utterances
 from chains.workflow import look_up
-from desk.config import ChainSettings
+from desk.settings import ChainSettings
 from index.document import NO_GROUPS
 from index.embed import Embedder
 from index.library import Library

@@ -23,7 +23,8 @@ from adapters.registry import MANIFEST_FILE, AdapterInfo, weights_folder
 from chains.errors import ServerError
 from chains.openai_errors import Place, in_words
 from chains.openai_fill import Filling
-from desk.config import AdapterSettings, ServerSettings, server_key
+from desk.config import server_key
+from desk.settings import AdapterSettings, ServerSettings
 
 LOOK_S = 30.0
 """Seconds between two looks at what the server has."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import HumanMessage
 
 from chains.chat_model import CONTEXT
-from desk.config import UPLOADS
+from desk.settings import UPLOADS
 from index.document import DESK_COLLECTION, ScoredPassage
 
 READER = (

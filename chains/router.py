@@ -21,7 +21,7 @@ from chains.evidence import evidence, strong_words
 from chains.first_stage import LIBRARY, WIDTH, FirstStage, Read, RouterInput
 from chains.turn import BASE_MODEL, Route, RouteDecision, RouteOption
 from chains.utterances import Label, Utterances
-from desk.config import RoutingSettings
+from desk.settings import RoutingSettings
 from index.document import SearchResult
 
 Vectors = NDArray[np.float32]

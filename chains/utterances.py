@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from chains.kept import Arrays, kept, kept_before
 from chains.turn import Route
-from desk.config import ChainSettings
+from desk.settings import ChainSettings
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]

@@ -16,7 +16,7 @@ from chains.judge import Judge
 from chains.prepared import Draft, Prepared
 from chains.retrieval import quote_passages, say, search_in_force
 from chains.turn import Cited, Event, Filled
-from desk.config import WorkflowFile
+from desk.desk_file import WorkflowFile
 from index.document import SearchResult
 from index.library import Library
 

@@ -6,274 +6,42 @@ models or indexes.
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from desk.connectors import LOADERS, AnyConnector, Connector, Variable, at_home
-from desk.edge import Edge
+from desk.connectors import LOADERS, Connector, at_home
+from desk.desk_file import CollectionFile, DeskFile, ModelsFile, RoutesFile, WorkflowFile
 from desk.errors import DeskError
 from desk.index_file import (
     EmbedderFile,
-    IndexFile,
     MilvusFile,
     MilvusSettings,
     OpenAISettings,
     SentenceTransformersSettings,
-    StoreName,
-    is_plain_address,
+)
+from desk.settings import (
+    RESERVED,
+    UPLOADS,
+    AdapterSettings,
+    AppSettings,
+    ChainSettings,
+    CollectionSettings,
+    Desk,
+    IndexSettings,
+    RoutingSettings,
+    ServerSettings,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_DESK = ROOT / "desks" / "helpdesk"
 EMBEDDED_BASE = ROOT / "adapters" / "tiny" / "base"
 
-Quantization = Literal["auto", "nf4", "bf16", "fp32"]
-WhenAmbiguous = Literal["ask", "both"]
-EngineName = Literal["local", "openai"]
 _NOT_SHOWN = frozenset({"index.embedder", "index.embedder.key", "index.embedder.url", "models", "models.url"})
 """Keys whose bad values are not repeated, nor any `..._env`'s: a secret may have been written there by mistake."""
-
-
-RESERVED = frozenset({"desk"})
-"""Collections that are not for the owner to name: the one of every document that no other collection takes in."""
-UPLOADS = "user:"
-"""What the name of a collection begins with that holds somebody's uploads."""
-
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-
-
-class ModelsFile(Edge):
-    """Which models answer, and where. `api_key_env` names an environment variable: no secret is written into a file."""
-
-    engine: EngineName = "local"
-    url: str = ""
-    api_key_env: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
-    base: str = "embedded"
-    quantization: Quantization = "auto"
-    threads: int = Field(default=2, ge=1, le=256)
-    rows: int = Field(default=8, ge=1, le=256)
-    adapter_mb: int = Field(default=1024, ge=1, le=1_000_000)
-    answer_s: int = Field(default=300, ge=1, le=86_400)
-
-    @model_validator(mode="after")
-    def _fits_its_engine(self) -> Self:
-        foreign = {"url", "api_key_env"} if self.engine == "local" else {"quantization", "rows", "adapter_mb"}
-        if unfit := sorted(self.model_fields_set & foreign):
-            raise ValueError(f"{', '.join(unfit)} cannot be set with engine: {self.engine}")
-        if self.engine == "openai" and not (self.url and is_plain_address(self.url)):
-            raise ValueError(
-                "engine: openai needs url: http(s)://HOST[:PORT]/PATH, without user, password, query or fragment"
-            )
-        return self
-
-
-class LimitsFile(Edge):
-    upload_mb: int = Field(default=20, ge=1, le=1000)
-    question_chars: int = Field(default=8000, ge=100, le=100_000)
-    answer_tokens: int = Field(default=256, ge=16, le=4096)
-    parallel_turns: int = Field(default=8, ge=1, le=256)
-
-
-class RoutingFile(Edge):
-    out_of_scope_recall: float = Field(default=0.9, ge=0.5, le=0.99)
-    ambiguity_margin: float = Field(default=0.2, ge=0, le=1)
-
-
-class CollectionFile(Edge):
-    """Documents (of a folder, or of connectors) that only members of some groups may read; none means everyone."""
-
-    folder: str | None = None
-    groups: tuple[str, ...] = ()
-
-
-class RecordsFile(Edge):
-    """Where feedback is kept; `url_env` names the environment variable with a database's address."""
-
-    url_env: Variable | Literal[""] = ""
-
-
-class DeskFile(Edge):
-    title: str
-    description: str
-    examples: tuple[str, ...] = ()
-    contact: str = ""
-    models: ModelsFile = ModelsFile()
-    index: IndexFile = IndexFile()
-    collections: dict[str, CollectionFile] = Field(default={})
-    limits: LimitsFile = LimitsFile()
-    routing: RoutingFile = RoutingFile()
-    records: RecordsFile = RecordsFile()
-    when_ambiguous: WhenAmbiguous = "ask"
-    connectors: tuple[AnyConnector, ...] = ()
-
-
-class RoutesFile(Edge):
-    """Utterances by what should answer them. Adapters also bring their own training questions."""
-
-    retrieval: tuple[str, ...] = Field(min_length=1)
-    adapters: dict[str, tuple[str, ...]] = Field(default={})
-    workflows: dict[str, tuple[str, ...]] = Field(default={})
-    out_of_scope: tuple[str, ...] = Field(min_length=1)
-
-
-class FieldFile(Edge):
-    """One field of a workflow's output: its title on the page and the values it may take."""
-
-    title: str
-    description: str = ""
-    choices: tuple[str, ...] = Field(min_length=2)
-
-
-class WorkflowFile(Edge):
-    title: str
-    adapter: str
-    instruction: str
-    trigger: str
-    fields: dict[str, FieldFile] = Field(min_length=1)
-    reply_opening: str
-    reply_closing: str
-
-    @property
-    def output_schema(self) -> dict[str, Any]:
-        """The JSON schema that the workflow's fields satisfy."""
-        return {
-            "type": "object",
-            "additionalProperties": False,
-            "required": list(self.fields),
-            "properties": {
-                name: {"title": field.title, "description": field.description, "enum": list(field.choices)}
-                for name, field in self.fields.items()
-            },
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionSettings:
-    """The documents below `folder` (relative to the desk; None: connectors' alone) for `groups`, or for everyone."""
-
-    name: str
-    folder: str | None
-    groups: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexSettings:
-    """What `index` needs: where documents are, where state goes, how text is cut. Sizes in tokens, MB.
-
-    `connectors` bring documents from elsewhere; they name the environment variables of their secrets.
-    `embedder` None is the embedded all-MiniLM-L6-v2.
-    """
-
-    documents: Path
-    state: Path
-    models: Path
-    chunk_tokens: int
-    passages: int
-    upload_mb: int
-    threads: int
-    collections: tuple[CollectionSettings, ...] = ()
-    connectors: tuple[Connector, ...] = ()
-    embedder: SentenceTransformersSettings | OpenAISettings | None = None
-    reranker: str | None = None
-    store: StoreName = "local"
-    milvus: MilvusSettings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """A model server that speaks OpenAI's chat completions at `url`; the variable `key_env`, if any, holds its key.
-
-    `base` is the base model's name there; "" stands for the embedded one, which goes by its own.
-    """
-
-    url: str
-    base: str
-    key_env: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterSettings:
-    """What `adapters` needs: the base model, and where shipped and trained adapters are.
-
-    A base that is quantised at its first start is kept in `cache`. `rows` answers are written side by side; adapters
-    beyond `adapter_bytes` are let go, the least recently used first. An answer may take `answer_s`. With a `server`
-    that one answers, and `base` is what adapters are trained on here.
-    """
-
-    base: str
-    quantization: Quantization
-    shipped: Path
-    trained: Path
-    threads: int
-    answer_tokens: int
-    cache: Path
-    rows: int = 8
-    adapter_bytes: int = 1 << 30
-    answer_s: float = 300
-    server: ServerSettings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingSettings:
-    """`out_of_scope_recall` is the share of what is out of scope that is to be declined; two options whose
-    probabilities differ by less than `ambiguity_margin` make a turn ambiguous."""
-
-    out_of_scope_recall: float = 0.9
-    ambiguity_margin: float = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class ChainSettings:
-    """What `chains` needs: the words of the desk, its routes and workflows, and golden turns to fit on.
-
-    `english_only` says that the embedding model is the embedded one, which knows English alone. A model may
-    take `answer_s` for an answer.
-    """
-
-    title: str
-    contact: str
-    examples: tuple[str, ...]
-    routes: RoutesFile
-    workflows: dict[str, WorkflowFile]
-    adapter_folder: Path
-    golden_dev: Path
-    state: Path
-    passages: int
-    question_chars: int
-    english_only: bool
-    answer_s: float = 300
-    routing: RoutingSettings = RoutingSettings()
-    when_ambiguous: WhenAmbiguous = "ask"
-
-
-@dataclass(frozen=True, slots=True)
-class AppSettings:
-    """`records` is the file of the records, unless `records_url_env` names the variable with a database's address."""
-
-    title: str
-    description: str
-    examples: tuple[str, ...]
-    host: str
-    port: int
-    parallel_turns: int
-    upload_mb: int
-    records: Path
-    records_url_env: str
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    name: str
-    root: Path
-    state: Path
-    index: IndexSettings
-    adapters: AdapterSettings
-    chains: ChainSettings
-    app: AppSettings
 
 
 def state_root() -> Path:

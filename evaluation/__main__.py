@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.assembly import Switchboard
-    from desk.config import Desk
     from desk.page import Html
+    from desk.settings import Desk
     from evaluation.measures import Measure
 
 

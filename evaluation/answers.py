@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from chains.citations import Quote
 from chains.extract import answers, choose_quotes
 from chains.judge import Judge, Judgement, open_judge
-from desk.config import IndexSettings
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from evaluation.beir import CorpusRow, first_fault, lines_of, read_rows
 from evaluation.corpus import COLLECTIONS, Corpus, corpus_of, document_of
 from evaluation.retrieval import SETS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.blocks import TextAssembler, one_line
 from index.chunk import cut
 from index.derived import Derived

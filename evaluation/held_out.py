@@ -10,7 +10,7 @@ from adapters.config import read_adapter_file
 from adapters.dataset import Example, read_examples
 from adapters.evaluate import answer_scores, field_scores, load_adapter
 from app.assembly import Switchboard
-from desk.config import WorkflowFile
+from desk.desk_file import WorkflowFile
 from evaluation.share import Share
 from index.embed import Embedder
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from chains.judge import FEATURES, SHARPNESS, Floats, Head, Judge, write_judge
 from chains.refusal import REFUSAL_FEATURES, RefusalHead, fit_refusal
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from evaluation.answers import QuestionRow, holds_answer, read_questions
 from evaluation.beir import CorpusRow, read_rows
 from evaluation.corpus import COLLECTIONS, corpus_of, document_of

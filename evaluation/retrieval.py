@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from desk.config import IndexSettings
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from evaluation.beir import CorpusRow, QueryRow, read_qrels, read_rows
 from evaluation.corpus import COLLECTIONS, Corpus, Place, corpus_of, document_of
 from evaluation.ranking import DEPTH, FIGURES, Figure, Judged, Measured, compare

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chains.classify import Classifier, fit_classifier
-from desk.config import IndexSettings
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from evaluation.calibration import calibration_error
 from index.embed import Embedder, open_embedder
 

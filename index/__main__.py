@@ -16,8 +16,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from desk.config import DEFAULT_DESK, IndexSettings, load_desk
+from desk.config import DEFAULT_DESK, load_desk
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from index.build import BuildReport
 from index.connectors.sync import SyncReport, sync_all
 from index.document import DESK_COLLECTION, NO_GROUPS, DocumentInfo, Filter, ScoredPassage

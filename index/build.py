@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.connectors.sync import mirror_folder, mirrors
 from index.document import DESK_COLLECTION
 from index.errors import SourceError

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from desk.config import IndexSettings
 from desk.index_file import SentenceTransformersSettings
+from desk.settings import IndexSettings
 from index.embed_minilm import MODEL_NAME, MiniLM, check_weights, model_folder, token_counter
 
 

@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from desk.config import IndexSettings
 from desk.index_file import StoreName
+from desk.settings import IndexSettings
 from index.archive import member_file
 from index.backup import Contents, pack, restore, snapshot
 from index.build import (

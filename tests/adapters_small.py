@@ -10,7 +10,7 @@ from adapters.dataset import Example
 from adapters.tiny.build import save_base
 from adapters.tiny.pretrain import BaseRecipe, new_model
 from adapters.tiny.tokenizer import train_tokenizer
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 TEXTS = [
     "My screen keeps flickering when I move the lid of my laptop.",

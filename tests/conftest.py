@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from app.assembly import Switchboard
     from chains.judge import Judge
-    from desk.config import IndexSettings
+    from desk.settings import IndexSettings
     from index.library import Library
 
 CHROMIUM_FLAGS = [
@@ -152,7 +152,7 @@ def _run_as(user: str | None, command: list[object]) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> "IndexSettings":
     """Those of a desk with one short document."""
-    from desk.config import IndexSettings
+    from desk.settings import IndexSettings
 
     documents = tmp_path / "desk" / "documents"
     documents.mkdir(parents=True)

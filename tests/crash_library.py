@@ -19,7 +19,7 @@ from fakes import HashEmbedder
 from numpy.typing import NDArray
 
 import index
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.library import Library, restore_library
 
 WRITERS = ("backup", "build", "derived", "lexical", "library", "locking", "store", "vectors")

@@ -25,7 +25,7 @@ from adapters.errors import BaseModelError, DatasetError, DivergedError
 from adapters.intervals import paired_difference, perplexity_interval, wilson
 from adapters.memory import Shape, shape_of
 from adapters.trial import Plan, Trial, peak_apart, run_apart, run_trial, shortened
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 ROWS = [Example(question, answer) for question, answer in PAIRS]
 TRAINING = quick_training(epochs=30, validation=0.25, evaluations=12, learning_rate=1e-2)

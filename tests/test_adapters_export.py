@@ -13,7 +13,7 @@ from adapters.errors import AdapterError, UnwritableError
 from adapters.export import Exported, check_for_vllm, export_adapters, serve_command
 from adapters.lora_batch import Mixer, adapter_weights, attach
 from adapters.registry import find_adapter, projection_shapes, read_weights
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from adapters.errors import BaseModelError, DatasetError, UnwritableError
 from adapters.folders import writing
 from adapters.new import new_adapter, promote, train_and_judge
 from adapters.run_folder import alone
-from desk.config import ROOT, AdapterSettings
+from desk.config import ROOT
+from desk.settings import AdapterSettings
 
 PROGRAM = """
 import sys

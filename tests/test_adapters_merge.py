@@ -26,7 +26,8 @@ from adapters.prompts import Message
 from adapters.registry import TARGET_MODULES, find_adapter
 from adapters.residents import load_weights
 from adapters.verdict import answered
-from desk.config import AdapterSettings, load_desk
+from desk.config import load_desk
+from desk.settings import AdapterSettings
 
 PROMPTS = ["My screen flickers", "The printer jams again", "Which agreement covers second line?", "hello"]
 

@@ -16,7 +16,7 @@ from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, DatasetError
 from adapters.new import new_adapter, promote, train_and_judge
 from adapters.verdict import Scores, decide, domain_terms, rouge_l
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 ANSWERS = {
     "Reseat the cable.": "screen flickers flashes blinks dark jumps shakes",

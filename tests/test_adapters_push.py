@@ -19,7 +19,7 @@ from adapters.config import read_adapter_file
 from adapters.errors import AdapterError, DatasetError, HubError
 from adapters.merge import merge_adapter
 from adapters.push import Push, adapter_push, merged_push, send
-from desk.config import AdapterSettings
+from desk.settings import AdapterSettings
 
 PRIVATE_FILES = ("report.md", "report.html", "split.json", "train.jsonl", "eval.jsonl", "notes.txt", ".env")
 PLAIN = ["README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json", "losses.json", "curves.png"]

@@ -24,7 +24,7 @@ from adapters.service import build_service
 from chains.chat_model import CONTEXT, to_message, token_logprobs
 from chains.engines import AnyEngine, chat_model, open_engine
 from chains.openai_text import harmless
-from desk.config import ServerSettings
+from desk.settings import ServerSettings
 
 QUESTION = [HumanMessage("My screen flickers")]
 LONG = 100_000

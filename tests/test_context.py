@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from chains.condense import Understood
 from chains.context import NEW_WORDS, look_around, vector_of
 from chains.workflow import look_up
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.document import SearchResult
 from index.library import Library
 from tests.fakes import HashEmbedder

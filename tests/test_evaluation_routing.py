@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from desk.config import IndexSettings
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from evaluation.__main__ import main
 from evaluation.calibration import calibration_error
 from evaluation.routing import (

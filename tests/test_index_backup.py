@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes import HashEmbedder
 
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.document import DESK_COLLECTION
 from index.errors import DamagedError, StoreError
 from index.library import Library, restore_library

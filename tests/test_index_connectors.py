@@ -15,9 +15,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from desk.config import DEFAULT_DESK, ROOT, IndexSettings, load_desk, secret
+from desk.config import DEFAULT_DESK, ROOT, load_desk, secret
 from desk.connectors import LOADERS, ConnectorFile, FolderFile
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from index.connectors.items import ConnectorError, Found, Source
 from index.connectors.mirror import LastRun, Mirror, file_name, held, last_run, read_sources
 from index.connectors.schedule import is_due

@@ -16,8 +16,9 @@ import pytest
 from fakes import HashEmbedder
 from numpy.typing import NDArray
 
-from desk.config import ROOT, CollectionSettings, IndexSettings
+from desk.config import ROOT
 from desk.index_file import MilvusSettings
+from desk.settings import CollectionSettings, IndexSettings
 from index.build import BuildProgress
 from index.document import DESK_COLLECTION, NO_GROUPS, Filter, ScoredPassage
 from index.errors import SourceError, StoreError
@@ -432,7 +433,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from fakes import HashEmbedder
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from desk.index_file import MilvusSettings
 from index.library import Library
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fakes import HashEmbedder
 
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.library import Library
 
 READERS = 8

@@ -17,9 +17,10 @@ import pytest
 from conftest import MilvusServer
 from fakes import HashEmbedder
 
-from desk.config import ROOT, IndexSettings
+from desk.config import ROOT
 from desk.errors import DeskError
 from desk.index_file import MilvusSettings
+from desk.settings import IndexSettings
 from index.__main__ import main
 from index.build import BuildProgress
 from index.derived import Derived

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes import HashEmbedder, hit
 
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.errors import EmbedderError
 from index.library import Library
 from index.rerank import CrossEncoderReranker, rerank

@@ -13,7 +13,8 @@ import pytest
 from crash_library import OtherEmbedder
 from fakes import HashEmbedder
 
-from desk.config import ROOT, CollectionSettings, IndexSettings
+from desk.config import ROOT
+from desk.settings import CollectionSettings, IndexSettings
 from index.errors import SourceError, StoreError
 from index.lexical import COUNTED
 from index.library import Library
@@ -174,7 +175,7 @@ REPLACING = """
 import sys
 from pathlib import Path
 from fakes import HashEmbedder
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.library import Library
 
 folder = Path(sys.argv[1])

@@ -22,7 +22,8 @@ from chains.chat_model import token_logprobs
 from chains.engines import chat_model, open_engine
 from chains.openai_engine import sender
 from chains.turn import Answer, Event, Failed, Filled, Finished, Route, Routed, Token, Turn
-from desk.config import DEFAULT_DESK, ServerSettings, load_desk
+from desk.config import DEFAULT_DESK, load_desk
+from desk.settings import ServerSettings
 
 BASE = "owner/base"
 VARIABLE = "SWITCHBOARD_TEST_KEY"

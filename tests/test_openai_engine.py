@@ -26,8 +26,9 @@ from chains.errors import ServerError
 from chains.openai_engine import OpenAIEngine, sender
 from chains.openai_fill import nearest
 from chains.openai_text import harmless
-from desk.config import EMBEDDED_BASE, AdapterSettings, ServerSettings, load_desk
+from desk.config import EMBEDDED_BASE, load_desk
 from desk.errors import DeskError
+from desk.settings import AdapterSettings, ServerSettings
 
 BASE = "owner/base"
 QUESTION = [HumanMessage("My screen flickers")]

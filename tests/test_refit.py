@@ -17,8 +17,8 @@ from chains.golden import GoldenTurn, read_golden
 from chains.learned import FILE, Learned, read_learned, write_learned
 from chains.turn import BASE_MODEL, Event, Route, Routed, RouteOption, Turn
 from chains.utterances import Label
-from desk.config import CollectionSettings
 from desk.errors import DeskError
+from desk.settings import CollectionSettings
 from evaluation.__main__ import main
 from evaluation.refit import (
     MOST_PER_LABEL,

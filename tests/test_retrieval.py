@@ -11,7 +11,7 @@ from chains.judge import Judge
 from chains.prepared import Draft, Prepared
 from chains.retrieval import answer_from_documents, in_force
 from chains.turn import Cited, Route, RouteDecision, Token, Turn
-from desk.config import IndexSettings
+from desk.settings import IndexSettings
 from index.library import Library
 from tests.fakes import CopyingReader, HashEmbedder, hit
 

@@ -14,7 +14,7 @@ from chains.first_stage import RouterInput
 from chains.router import GoldenRoute, Router
 from chains.turn import BASE_MODEL, Route, RouteOption
 from chains.utterances import Label, Utterances, cached_vectors
-from desk.config import RoutingSettings
+from desk.settings import RoutingSettings
 from index.document import SearchResult
 from tests.fakes import HashEmbedder, hit
 

@@ -18,7 +18,7 @@ from app.pages.feedback import Form, View, connect_feedback, lay_out_form, ways_
 from app.records import Feedback
 from chains.clarify import options, with_choice
 from chains.turn import BASE_MODEL, Answer, Cited, Exchange, Failed, Finished, Noted, Route, Turn
-from desk.config import UPLOADS
+from desk.settings import UPLOADS
 from index.document import NO_GROUPS
 from index.errors import LibraryError, UnreachableError
 from index.library import Added

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from desk.config import IndexSettings
 from desk.connectors import (
     ConfluenceFile,
     Connector,
@@ -28,6 +27,7 @@ from desk.connectors import (
     WebFile,
 )
 from desk.errors import DeskError
+from desk.settings import IndexSettings
 from index.blocks import one_line
 from index.connectors.items import ConnectorError, Event, Failed, Found, Same, Source, Unlisted
 from index.connectors.mirror import LastRun, Mirror, held, last_run, read_sources, write_last_run
