@@ -14,6 +14,9 @@ from transformers import TrainerCallback
 from adapters.errors import DivergedError
 from adapters.folders import CURVES, LOSSES
 
+LOG_S = 30
+"""Seconds between two states of the bar where nobody looks on, and they pile up in a file."""
+
 
 class Live(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """A bar with loss, tokens per second, time left and memory; (step, loss) of training and validation."""
@@ -29,7 +32,10 @@ class Live(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         self._began = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr)
+        pause = 0.1 if sys.stderr.isatty() else LOG_S
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr, mininterval=pause
+        )
         self._began = (state.global_step, time.perf_counter())
         for entry in state.log_history:  # of a run that goes on
             self._take(int(entry["step"]), entry)
