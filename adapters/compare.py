@@ -21,7 +21,7 @@ from adapters.new import desk_rows
 from adapters.trial import Plan, Trial, peak_apart, run_apart
 from desk.settings import AdapterSettings
 
-RATE_SHARES = (0.1, 0.3, 1.0)
+RATE_SHARES = (0.1, 0.5, 1.0)
 """Learning rates tried for all weights, as shares of LoRA's. A tenth is what others found (Biderman et al. 2024,
 arXiv:2405.09673); a base as small as the embedded one may bear more."""
 
