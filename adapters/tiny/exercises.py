@@ -5,7 +5,7 @@ relations.yaml).
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -85,9 +85,12 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
+    """`value` as it stands in the passage at `place`."""
+
     subject: Subject
     relation: Relation
     value: str
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +112,22 @@ class Shown:
     text: str
 
 
+_AIMS = ("use", "renew", "get", "return")
+_HELD_OUT_AIMS = ("replace", "order")
+_STEP_ASKS = (
+    "What is step {n} to {aim}?",
+    "Step {n} to {aim}?",
+    'What comes after "{before}"?',
+    "After I {before}, what is next?",
+)
+_HELD_OUT_STEP_ASKS = ("Which is number {n} of the steps to {aim}?", "What do I do once I {before}?")
+
+
 @dataclass(frozen=True, slots=True)
 class Exercise:
     passages: tuple[Shown, ...]
     asked: tuple[Asked, ...]
-    facts: tuple[Fact, ...] = field(default=())
+    stated: tuple[Fact, ...] = ()
 
 
 def new_exercise(level: Level, chance: Random, for_held_out: bool = False, questions: int = 8) -> Exercise:
@@ -121,7 +135,7 @@ def new_exercise(level: Level, chance: Random, for_held_out: bool = False, quest
     world = _World(level, chance, for_held_out)
     shown = tuple(world.passage(place) for place in range(chance.randint(*level.passages)))
     asked = tuple(world.ask() for _ in range(questions))
-    return Exercise(shown, asked, tuple(fact for fact, _, _ in world.stated))
+    return Exercise(shown, asked, tuple(world.stated))
 
 
 def new_codes(count: int, chance: Random) -> list[str]:
@@ -140,7 +154,7 @@ class _World:
         self._codes = new_codes(level.passages[1], chance)
         self._names: set[str] = set()
         self._values: set[str] = set()
-        self.stated: list[tuple[Fact, str, int]] = []
+        self.stated: list[Fact] = []
         self._steps: list[Asked] = []
         self._kinds = chance.sample(sorted(relations()), k=chance.choice([1, 1, 2, 3]))
 
@@ -159,7 +173,7 @@ class _World:
             if len(subjects) == 1 and chance.random() < 0.6
             else chance.choice(["", "", "Notes", f"About every {kind}", new_name(chance, self._half)])
         )
-        return Shown(self._codes[place], title[:1].upper() + title[1:], text)
+        return Shown(self._codes[place], _capitalised(title), text)
 
     def ask(self) -> Asked:
         chance = self._chance
@@ -169,8 +183,8 @@ class _World:
             return chance.choice(self._steps)
         if not self.stated:
             return self._unanswerable()
-        fact, value, place = chance.choice(self.stated)
-        return Asked(self._question(fact.subject, fact.relation), value, place, FACT)
+        fact = chance.choice(self.stated)
+        return Asked(self._question(fact.subject, fact.relation), fact.value, fact.place, FACT)
 
     def _question(self, subject: Subject, relation: Relation) -> str:
         text = relation.wording("asks", self._level.wordings, self._chance, self._half)
@@ -181,23 +195,23 @@ class _World:
     def _said(self, text: str, careless: float) -> str:
         """Capitalised; or as people type in haste."""
         if self._chance.random() >= careless:
-            return text[:1].upper() + text[1:]
+            return _capitalised(text)
         return self._chance.choice([text.lower(), text.rstrip("?"), text.lower().rstrip("?")])
 
     def _unanswerable(self) -> Asked:
         """Of a subject that is there, what is not said of it; or what is said of others, of one that is not there."""
         chance = self._chance
         if self.stated and chance.random() < 0.6:
-            subject = chance.choice(self.stated)[0].subject
-            told = {fact.relation.group for fact, _, _ in self.stated if fact.subject == subject}
+            subject = chance.choice(self.stated).subject
+            told = {fact.relation.group for fact in self.stated if fact.subject == subject}
             free = [relation for relation in relations()[subject.kind] if relation.group not in told]
             if free:
-                others = {fact.relation.label for fact, _, _ in self.stated}
+                others = {fact.relation.label for fact in self.stated}
                 near = [relation for relation in free if relation.label in others]
                 relation = chance.choice(near) if near and chance.random() < 0.5 else chance.choice(free)
                 return Asked(self._question(subject, relation), None, None, NOT_SAID)
-        kind = chance.choice(self.stated)[0].subject.kind if self.stated else self._kinds[0]
-        stated = [fact.relation for fact, _, _ in self.stated if fact.subject.kind == kind]
+        kind = chance.choice(self.stated).subject.kind if self.stated else self._kinds[0]
+        stated = [fact.relation for fact in self.stated if fact.subject.kind == kind]
         relation = chance.choice(stated or list(relations()[kind]))
         return Asked(self._question(self._subject(kind), relation), None, None, NOT_THERE)
 
@@ -223,14 +237,14 @@ class _World:
         full = f"the {name} {noun}" if form < 0.8 else f"the {noun} of {name}"
         return Subject(kind, full, name if chance.random() < 0.3 else full, "it")
 
-    def _fact(self, subject: Subject, relation: Relation) -> Fact:
+    def _fact(self, subject: Subject, relation: Relation, place: int) -> Fact:
         """A value that nothing else has, as answers must point to one place."""
         while True:
             value = new_value(relation.value, self._chance, self._half)
             if value.lower() not in self._values:
                 break
         self._values.add(value.lower())
-        return Fact(subject, relation, value)
+        return Fact(subject, relation, value, place)
 
     def _drawn(self, kind: str, wanted: int) -> list[Relation]:
         """Relations that do not answer one another."""
@@ -242,7 +256,7 @@ class _World:
     def _sentences(self, place: int, kind: str, subjects: list[Subject], wanted: int) -> str:
         chance, level = self._chance, self._level
         facts = [
-            self._fact(subject, relation)
+            self._fact(subject, relation, place)
             for subject in subjects
             for relation in self._drawn(kind, -(-wanted // len(subjects)))
         ]
@@ -256,27 +270,25 @@ class _World:
             if before == fact.subject and chance.random() < level.referred:
                 named = fact.subject.pronoun
             text = fact.relation.wording("says", level.wordings, chance, self._half)
-            parts.append(self._state(fact, place, text, named) + ".")
+            parts.append(self._state(fact, text, named) + ".")
             before = fact.subject
         return " ".join(parts)
 
-    def _state(self, fact: Fact, place: int, wording: str, named: str) -> str:
+    def _state(self, fact: Fact, wording: str, named: str) -> str:
         """The statement, capitalised; the value is noted as it stands there."""
-        opens = wording.startswith("{v}")
-        value = fact.value[:1].upper() + fact.value[1:] if opens else fact.value
-        self.stated.append((fact, value, place))
-        if wording.startswith("{s}"):
-            named = named[:1].upper() + named[1:]
-        elif named in {"she", "he"}:
+        if wording.startswith("{v}"):
+            fact = replace(fact, value=_capitalised(fact.value))
+        self.stated.append(fact)
+        if named == fact.subject.pronoun and not wording.startswith("{s}"):
             named = fact.subject.short
-        return wording.replace("{s}", named).replace("{v}", value)
+        return _capitalised(wording.replace("{s}", named).replace("{v}", fact.value))
 
     def _rows(self, place: int, kind: str, subjects: list[Subject], wanted: int) -> str:
         """A table, a row for each subject, or a list of its properties."""
         chance = self._chance
         columns = self._drawn(kind, max(1, -(-wanted // len(subjects))))
-        rows = [[self._fact(subject, relation) for relation in columns] for subject in subjects]
-        self.stated += [(fact, fact.value, place) for row in rows for fact in row]
+        rows = [[self._fact(subject, relation, place) for relation in columns] for subject in subjects]
+        self.stated += [fact for row in rows for fact in row]
         if chance.random() < 0.4:
             head = "| " + " | ".join(["name", *(relation.label for relation in columns)]) + " |\n"
             return head + "\n".join(
@@ -296,24 +308,25 @@ class _World:
         """Numbered steps, which are asked for by number and by the step before."""
         chance = self._chance
         subject = self._subject(chance.choice(["paper", "thing"]))
-        aim = chance.choice(["use", "renew", "get", "return"] if not self._half else ["replace"])
+        aim = f"{chance.choice(_HELD_OUT_AIMS if self._half else _AIMS)} {subject.full}"
         steps: list[str] = []
-        while len(steps) < chance.randint(3, 5):
+        wanted = chance.randint(3, 5)
+        while len(steps) < wanted:
             step = new_value("action", chance, self._half)
             if step not in self._values:
                 self._values.add(step)
-                steps.append(step[:1].upper() + step[1:])
-        text = f"To {aim} {subject.full}:\n" + "\n".join(f"{number}. {step}." for number, step in enumerate(steps, 1))
-        ordinals = ("first", "second", "third", "fourth", "fifth")
+                steps.append(_capitalised(step))
         for number, step in enumerate(steps):
-            asks = [
-                f"What is step {number + 1} to {aim} {subject.full}?",
-                f"What do I do {ordinals[number]} to {aim} {subject.full}?",
+            asks = _HELD_OUT_STEP_ASKS if self._half else _STEP_ASKS
+            before = steps[number - 1].lower() if number else ""
+            texts = [
+                ask.format(n=number + 1, aim=aim, before=before) for ask in asks if number or "{before}" not in ask
             ]
-            if number:
-                asks += [
-                    f'What comes after "{steps[number - 1].lower()}"?',
-                    f"After I {steps[number - 1].lower()}, what is next?",
-                ]
-            self._steps += [Asked(self._said(ask, self._level.careless), step, place, STEP) for ask in asks]
-        return Shown(self._codes[place], chance.choice(["", f"How to {aim} {subject.full}"]), text)
+            self._steps += [Asked(self._said(text, self._level.careless), step, place, STEP) for text in texts]
+        opening = f"Steps to {aim}:" if self._half else f"To {aim}:"
+        lines = [opening, *(f"{number}. {step}." for number, step in enumerate(steps, 1))]
+        return Shown(self._codes[place], chance.choice(["", f"How to {aim}"]), "\n".join(lines))
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

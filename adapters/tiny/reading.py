@@ -57,7 +57,7 @@ class ReadingRecipe:
     hidden_size: int = 192
     intermediate_size: int = 384
     layers: int = 5
-    heads: int = 3
+    heads: int = 4
     window: int = 2048
     steps: int = 6000
     step_tokens: int = 2048

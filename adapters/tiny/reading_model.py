@@ -29,15 +29,20 @@ PLACE_SCORES = (12.0, 9.0, 6.0)
 WINDOW_SCORES = (0.0, 2.0, 6.0, 6.0)
 WINDOW_BACK = 4
 """The same for the head that gathers some nine tokens, and how far back their middle lies."""
+FAR_SCORES = (0.0, 0.0, -4.0, -4.0)
+"""The same for heads that look for a question's words elsewhere: against what is near, which is the question itself."""
 MATCH = 2.0
 LIKE = 1.0
 """Scales of query and key: two tokens that match score about 8 more than others, gathered words a little more."""
-PASSED_ON = 0.1
+PASSED_ON = 0.07
 GATHERED = 0.3
-COPIED = 0.3
-FOUND = 0.15
-POINTED_AT = 0.6
-"""Scales of what heads write: what is passed on and gathered, and what is copied in layers 1, 2 and POINTING_LAYER."""
+COPIED = 0.1
+FOUND = 0.05
+POINTED_AT = 0.5
+"""Scales of what heads write: what is passed on and gathered, and what is copied in layers 1, 2 and POINTING_LAYER.
+What is copied last must outweigh the rest, and what was written before must not drown a token's own embedding."""
+CERTAIN = 1.5
+"""Weight of the last norm: logits of tied embeddings this short would else be too small to be sure of a copy."""
 
 
 def new_reader(recipe: "ReadingRecipe", tokenizer: Any) -> Any:
@@ -84,52 +89,58 @@ def _spread(model: Any, recipe: "ReadingRecipe") -> None:
 
 
 class _Layout:
-    """The directions of a model that is laid out. All embeddings share one, `shared`; the gathered words have `apart`
-    to themselves; embeddings lie in `words`."""
+    """The directions of a model that is laid out. All embeddings share one, `shared`; what is gathered and what is
+    passed on from one and two places back have their own, so that they do not blur the embeddings, which lie in
+    `words`."""
 
     def __init__(self, model: Any, recipe: "ReadingRecipe") -> None:
         import torch
 
+        self._model = model
         self._layers = [layer.self_attn for layer in model.model.layers]
-        self._embedding = model.model.embed_tokens.weight
         self._heads, self._width = recipe.heads, recipe.hidden_size
         self._size = recipe.hidden_size // recipe.heads
         self._turning = round(TURNING * self._size)
-        basis = torch.linalg.qr(torch.randn(self._width, self._width))[0]
         still = self._size - self._turning
-        self._shared, self._apart, self._words = basis[0], basis[1 : 1 + still], basis[1 + still :]
+        basis = torch.linalg.qr(torch.randn(self._width, self._width))[0]
+        parts = basis.split([1, still, still // 2, still // 2, self._width - 1 - still - 2 * (still // 2)])
+        self._shared, self._gathered, self._one, self._two, self._words = parts
 
     def lay_out(self) -> None:
         """Changes the model's weights in place."""
-        words = self._embedding @ self._words.T @ self._words
-        self._embedding.copy_(words + SHARED * self._shared)
-        taken, one, two = (self._rows(self._size) for _ in range(3))
-        for head, (back, put) in enumerate(((1, one), (2, two))):
-            self._look_back(head, back, PLACE_SCORES)
+        embedding = self._model.model.embed_tokens.weight
+        embedding.copy_(embedding @ self._words.T @ self._words + SHARED * self._shared)
+        self._model.model.norm.weight.fill_(CERTAIN)
+        taken = self._rows(len(self._one))
+        for head in range(HEADS):
+            self._compare(0, head, (), (), 0.0)
+        for head, (back, put) in enumerate(((1, self._one), (2, self._two))):
+            self._look_back(0, head, back, PLACE_SCORES)
             self._move(0, head, taken, put, PASSED_ON)
-        still = len(self._apart)
-        self._look_back(2, WINDOW_BACK, WINDOW_SCORES)
-        self._move(0, 2, self._rows(still), self._apart, GATHERED)
-        half = still // 2
+        self._look_back(0, 2, WINDOW_BACK, WINDOW_SCORES)
+        self._move(0, 2, self._rows(len(self._gathered)), self._gathered, GATHERED)
         for head in range(2):
             # Two tokens are compared, as one alone, a figure say, stands in many places.
-            part = slice(head * (self._size - half), head * (self._size - half) + half)
-            self._compare(1, head, (taken[part], one[part]), (one[part], two[part]), MATCH)
-            copied = self._rows(self._size)
-            self._move(1, head, copied, copied, COPIED)
-            self._compare(2, head, (self._apart,), (self._apart,), MATCH)
-            copied = self._rows(self._size)
-            self._move(2, head, copied, copied, FOUND)
-        self._lay_out_pointing()
+            self._compare(1, head, (taken, self._one), (self._one, self._two), MATCH)
+            self._compare(2, head, (self._gathered,), (self._gathered,), LIKE)
+            self._look_back(2, head, 0, FAR_SCORES)
+            for layer, scale in ((1, COPIED), (2, FOUND)):
+                copied = self._rows(self._size)
+                self._move(layer, head, copied, copied, scale)
+        self._lay_out_pointing(taken)
 
-    def _lay_out_pointing(self) -> None:
-        """Together the pointing heads copy whole embeddings, each a part."""
+    def _lay_out_pointing(self, taken: Any) -> None:
+        """Half of the heads look as in layer 2, half as in layer 1; together they copy whole embeddings, in parts."""
         import torch
 
         parts = self._rows(len(self._words))
         for head in range(self._heads):
             part = parts[torch.arange(head * self._size, (head + 1) * self._size) % len(parts)]
-            self._compare(POINTING_LAYER, head, (self._apart,), (self._apart,), LIKE)
+            if head < self._heads // 2:
+                self._compare(POINTING_LAYER, head, (self._gathered,), (self._gathered,), LIKE)
+                self._look_back(POINTING_LAYER, head, 0, FAR_SCORES)
+            else:
+                self._compare(POINTING_LAYER, head, (taken, self._one), (self._one, self._two), MATCH)
             self._move(POINTING_LAYER, head, part, part, POINTED_AT)
 
     def _rows(self, count: int) -> Any:
@@ -138,21 +149,23 @@ class _Layout:
 
         return torch.linalg.qr(torch.randn(len(self._words), count))[0].T @ self._words
 
-    def _look_back(self, head: int, back: int, scores: tuple[float, ...]) -> None:
-        """In layer 0: query and key from the shared part alone, turned against each other by so many places."""
-        query, key = self._query_key(0, head)
-        query.zero_()
-        key.zero_()
+    def _look_back(self, layer: int, head: int, back: int, scores: tuple[float, ...]) -> None:
+        """Query and key read the shared part in the dimensions that know places, turned against each other by so many
+        places."""
+        query, key = self._query_key(layer, head)
         # A normalised token's shared part: SHARED over the root mean square of the whole.
         whole = SHARED**2 + len(self._words) * EMBEDDING_STD**2
         strength = SHARED / math.sqrt(whole / self._width)
         turns = self._turning // 2
+        query[: self._turning] = 0
+        key[: self._turning] = 0
         for place, score in enumerate(scores[:turns]):
-            length = math.sqrt(score * math.sqrt(self._size)) / strength
+            length = math.sqrt(abs(score) * math.sqrt(self._size)) / strength
+            towards = math.copysign(length, score)
             angle = back * 10000.0 ** (-place / turns)
-            key[place] = length * self._shared
-            query[place] = length * math.cos(angle) * self._shared
-            query[place + turns] = -length * math.sin(angle) * self._shared
+            key[place] = length * self._shared[0]
+            query[place] = towards * math.cos(angle) * self._shared[0]
+            query[place + turns] = -towards * math.sin(angle) * self._shared[0]
 
     def _compare(self, layer: int, head: int, asked: tuple[Any, ...], held: tuple[Any, ...], scale: float) -> None:
         """Query and key read these directions, in the dimensions that know no places."""
@@ -161,8 +174,10 @@ class _Layout:
         query, key = self._query_key(layer, head)
         query.zero_()
         key.zero_()
-        for weight, rows in ((query, torch.cat(asked)), (key, torch.cat(held))):
-            weight[self._turning : self._turning + len(rows)] = scale * rows
+        for weight, parts in ((query, asked), (key, held)):
+            if parts:
+                rows = torch.cat(parts)
+                weight[self._turning : self._turning + len(rows)] = scale * rows
 
     def _move(self, layer: int, head: int, taken: Any, put: Any, scale: float) -> None:
         """What the head reads along `taken` it writes along `put`."""
