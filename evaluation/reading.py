@@ -1,10 +1,10 @@
 """Whether a model reads: given passages and a question it copies the fact and names its passage, or says that they do
 not say.
 
-Three sets, none of which its training saw. `generated`: exercises of the held-out half, whose names and wordings are
-their own. `written`: the held-out questions of evaluation/reading, by other authors, over passages of their own; the
-hard one. `xquad`: XQuAD-en, with the paragraph of every other question taken away. In each the right passage stands
-among neighbours, in a seeded order, and the prompt is the assistant's own.
+No set was seen in training. `generated`: exercises over other documents, with names that are held out; `reworded`: with
+wordings of statements and questions that are held out too. `written`: the held-out questions of evaluation/reading, by
+other authors, over passages of their own; the hard one. `xquad`: XQuAD-en, with the paragraph of every other question
+taken away. In each the right passage stands among neighbours, in a seeded order, and the prompt is the assistant's own.
 """
 
 import json
@@ -110,12 +110,12 @@ def read_items(base: LoadedBase, items: Sequence[Item]) -> list[Read]:
     return [Read(item, reply.text) for item, reply in zip(items, replies, strict=True)]
 
 
-def generated_items(count: int = QUESTIONS) -> list[Item]:
-    """A question each of so many exercises of the held-out half."""
+def generated_items(count: int = QUESTIONS, *, reworded: bool = False) -> list[Item]:
+    """A question each of so many exercises with held-out names, and perhaps held-out wordings."""
     chance = Random(SEED)  # noqa: S311
     items = []
     for _ in range(count):
-        exercise = new_exercise(HELD_OUT_LEVEL, chance, for_held_out=True, questions=1)
+        exercise = new_exercise(HELD_OUT_LEVEL, chance, 1, held_out=True, reworded=reworded)
         one = exercise.asked[0]
         right = None if one.place is None else exercise.passages[one.place].code
         shown = tuple((passage.code, passage.title, passage.text) for passage in exercise.passages)

@@ -34,7 +34,11 @@ TITLES = {
 
 def ask_sets(model: str, data: Path | None, count: int) -> dict[str, list[Read]]:
     """The replies of the model in folder `model` (or of a hub id) by set; XQuAD's where `data` is given."""
-    sets = {"generated": generated_items(count), "written": written_items(count)}
+    sets = {
+        "generated": generated_items(count),
+        "reworded": generated_items(count, reworded=True),
+        "written": written_items(count),
+    }
     if data is not None:
         sets["xquad"] = xquad_items(data, count)
     base = load_base(model)
@@ -64,7 +68,7 @@ FIGURES = "## Figures"
 
 
 def record(folder: Path, read: Mapping[str, Sequence[Read]], command: str) -> bool:
-    """Writes the figures into the folder's README.md and base.json, and there whether the model can read: if both sets
+    """Writes the figures into the folder's README.md and base.json, and there whether the model can read: if all sets
     of our own reach the bar. Returns that. Raises DeskError for a folder without the two files."""
     card = folder / "README.md"
     if not (card.is_file() and (folder / "base.json").is_file()):

@@ -22,7 +22,7 @@ LEVEL = Level((1, 4), (1, 3), (2, 5), referred=0.4, listed=0.3, steps=0.3, fille
 
 def exercises(count: int, *, held: bool = False, seed: int = 1) -> list[Exercise]:
     chance = Random(seed)
-    return [new_exercise(LEVEL, chance, held) for _ in range(count)]
+    return [new_exercise(LEVEL, chance, held_out=held, reworded=held) for _ in range(count)]
 
 
 def test_a_seed_gives_the_same_exercises_and_another_one_others() -> None:

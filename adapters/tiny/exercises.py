@@ -1,7 +1,6 @@
 """Endless seeded reading exercises: passages of invented facts, and questions with the answer that stands in them.
 
-An exercise of the training half shares neither names nor wordings with one of the held-out half (words.py,
-relations.yaml).
+Exercises for training never have the names nor the wordings that are held out (words.py, relations.yaml).
 """
 
 import re
@@ -43,10 +42,10 @@ class Relation(BaseModel):
     says: tuple[str, ...] = Field(min_length=2)
     asks: tuple[str, ...] = Field(min_length=2)
 
-    def wording(self, of: str, most: int, chance: Random, for_held_out: bool) -> str:
+    def wording(self, of: str, most: int, chance: Random, reworded: bool) -> str:
         """One of the first `most` of `says` or `asks`, or the held-out one; its choices made."""
         every = self.says if of == "says" else self.asks
-        text = every[-1] if for_held_out else chance.choice(every[:-1][:most])
+        text = every[-1] if reworded else chance.choice(every[:-1][:most])
         return _CHOICE.sub(lambda found: chance.choice(found.group(1).split("|")), text)
 
 
@@ -130,9 +129,12 @@ class Exercise:
     stated: tuple[Fact, ...] = ()
 
 
-def new_exercise(level: Level, chance: Random, for_held_out: bool = False, questions: int = 8) -> Exercise:
-    """Passages of the level, and `questions` questions about them."""
-    world = _World(level, chance, for_held_out)
+def new_exercise(
+    level: Level, chance: Random, questions: int = 8, *, held_out: bool = False, reworded: bool = False
+) -> Exercise:
+    """Passages of the level, and `questions` questions about them: with the names that are held out from training, and
+    with the wordings that are, if so wanted."""
+    world = _World(level, chance, held_out, reworded)
     shown = tuple(world.passage(place) for place in range(chance.randint(*level.passages)))
     asked = tuple(world.ask() for _ in range(questions))
     return Exercise(shown, asked, tuple(world.stated))
@@ -149,8 +151,8 @@ def new_codes(count: int, chance: Random) -> list[str]:
 class _World:
     """What is stated in an exercise so far."""
 
-    def __init__(self, level: Level, chance: Random, for_held_out: bool) -> None:
-        self._level, self._chance, self._half = level, chance, for_held_out
+    def __init__(self, level: Level, chance: Random, held_out: bool, reworded: bool) -> None:
+        self._level, self._chance, self._half, self._reworded = level, chance, held_out, reworded
         self._codes = new_codes(level.passages[1], chance)
         self._names: set[str] = set()
         self._values: set[str] = set()
@@ -187,7 +189,7 @@ class _World:
         return Asked(self._question(fact.subject, fact.relation), fact.value, fact.place, FACT)
 
     def _question(self, subject: Subject, relation: Relation) -> str:
-        text = relation.wording("asks", self._level.wordings, self._chance, self._half)
+        text = relation.wording("asks", self._level.wordings, self._chance, self._reworded)
         return self._said(
             text.replace("{s}", self._chance.choice([subject.full, subject.full, subject.short])), self._level.careless
         )
@@ -269,7 +271,7 @@ class _World:
             named = fact.subject.full if before is None or before != fact.subject else fact.subject.short
             if before == fact.subject and chance.random() < level.referred:
                 named = fact.subject.pronoun
-            text = fact.relation.wording("says", level.wordings, chance, self._half)
+            text = fact.relation.wording("says", level.wordings, chance, self._reworded)
             parts.append(self._state(fact, text, named) + ".")
             before = fact.subject
         return " ".join(parts)
@@ -308,7 +310,7 @@ class _World:
         """Numbered steps, which are asked for by number and by the step before."""
         chance = self._chance
         subject = self._subject(chance.choice(["paper", "thing"]))
-        aim = f"{chance.choice(_HELD_OUT_AIMS if self._half else _AIMS)} {subject.full}"
+        aim = f"{chance.choice(_HELD_OUT_AIMS if self._reworded else _AIMS)} {subject.full}"
         steps: list[str] = []
         wanted = chance.randint(3, 5)
         while len(steps) < wanted:
@@ -317,13 +319,13 @@ class _World:
                 self._values.add(step)
                 steps.append(_capitalised(step))
         for number, step in enumerate(steps):
-            asks = _HELD_OUT_STEP_ASKS if self._half else _STEP_ASKS
+            asks = _HELD_OUT_STEP_ASKS if self._reworded else _STEP_ASKS
             before = steps[number - 1].lower() if number else ""
             texts = [
                 ask.format(n=number + 1, aim=aim, before=before) for ask in asks if number or "{before}" not in ask
             ]
             self._steps += [Asked(self._said(text, self._level.careless), step, place, STEP) for text in texts]
-        opening = f"Steps to {aim}:" if self._half else f"To {aim}:"
+        opening = f"Steps to {aim}:" if self._reworded else f"To {aim}:"
         lines = [opening, *(f"{number}. {step}." for number, step in enumerate(steps, 1))]
         return Shown(self._codes[place], chance.choice(["", f"How to {aim}"]), "\n".join(lines))
 
