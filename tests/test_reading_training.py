@@ -18,6 +18,7 @@ from adapters.tiny.reading import (
     Progress,
     ReadingRecipe,
     Stage,
+    loaded,
     rate_at,
     reading_loss,
     stage_at,
@@ -138,6 +139,16 @@ def test_a_seed_gives_the_same_batches(tokenizer: Any) -> None:
     one, same, other = (first(tokenizer, replace(SMALL, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(one.ids, same.ids) and one.kinds == same.kinds
     assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)
+
+
+@pytest.mark.slow
+def test_a_process_apart_writes_the_same_batches_and_two_share_the_steps(tokenizer: Any) -> None:
+    recipe = replace(SMALL, steps=4)
+    here = list(Batches(tokenizer, recipe, []))
+    apart = list(loaded(Batches(tokenizer, recipe, []), 1))
+    assert len(here) == len(apart) == 4
+    assert all(torch.equal(one.ids, other.ids) for one, other in zip(here, apart, strict=True))
+    assert len(list(loaded(Batches(tokenizer, recipe, []), 2))) == 4
 
 
 def test_stages_follow_one_another_and_the_rate_rises_and_falls() -> None:

@@ -10,10 +10,12 @@ Same seed, recipe and number of processes: same exercises in the same order.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from adapters.tiny.exercises import Level, new_exercise
 from adapters.tiny.reading_model import POINTING_LAYER, new_reader
@@ -112,15 +114,13 @@ class Progress:
         return told | {kind: self.right[kind] / count for kind, count in sorted(self.total.items())}
 
 
-class Batches:
-    """Endless seeded batches of rows, stage by stage; every process writes every so many."""
+class Batches(IterableDataset[Rows]):
+    """Seeded batches of rows, one a step, stage by stage; of several processes each writes every so many."""
 
     def __init__(self, tokenizer: Any, recipe: ReadingRecipe, written: Sequence[WrittenExercise]) -> None:
         self._tokenizer, self._recipe, self._written = tokenizer, recipe, written
 
     def __iter__(self) -> Iterator[Rows]:
-        from torch.utils.data import get_worker_info
-
         process = get_worker_info()
         first, apart = (process.id, process.num_workers) if process else (0, 1)
         chance = Random(f"{self._recipe.seed}-{first}-{apart}")  # noqa: S311
@@ -182,7 +182,7 @@ def train_reader(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(recipe, step))
     tokens, began, progress = 0, time.monotonic(), Progress()
-    for step, written_rows in enumerate(_loaded(Batches(tokenizer, recipe, written), recipe.workers), 1):
+    for step, written_rows in enumerate(loaded(Batches(tokenizer, recipe, written), recipe.workers), 1):
         rows = written_rows.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             loss, (following, opening), learned, right = reading_loss(model, rows)
@@ -197,14 +197,11 @@ def train_reader(
     return model.eval()
 
 
-def _loaded(batches: Batches, workers: int) -> Any:
+def loaded(batches: Batches, workers: int) -> Iterable[Rows]:
     """The batches, written ahead by so many processes."""
-    from torch.utils.data import DataLoader
-
     if not workers:
         return batches
-    ahead: dict[str, Any] = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
-    return DataLoader(batches, batch_size=None, **ahead)  # type: ignore[arg-type]
+    return DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
 
 
 def reading_loss(model: Any, rows: Rows) -> tuple[Any, tuple[Any, Any], Any, Any]:
