@@ -76,7 +76,8 @@ def build_reader(
             return
         shares = {name: round(value, 3) for name, value in progress.shares().items()}
         made.update(steps=step, tokens=tokens, seconds=round(seconds), shares=shares)
-        print(json.dumps({"step": step, "tokens": tokens, "seconds": round(seconds), **shares}), file=sys.stderr)
+        told = {"step": step, "tokens": tokens, "seconds": round(seconds), "shares": shares}
+        print(json.dumps(told), file=sys.stderr, flush=True)
         progress.clear()
 
     model = train_reader(tokenizer, recipe, written, report)
