@@ -240,7 +240,7 @@ def reading(settings: "Desk", options: argparse.Namespace) -> int:
         print(f"{write_exercises(options.exercises):,} exercises in {options.exercises}")
         return 0
     model = options.model or settings.adapters.base
-    read = ask_sets(model, options.data, options.count)
+    read = ask_sets(model, options.data, options.count, options.set or ())
     for name, rows in read.items():
         _print_table(name, measures_of(rows))
     _write_misses(options.misses, misses_of(read))

@@ -182,4 +182,17 @@ def _check_answers(options: argparse.Namespace) -> str | None:
     return "give --corpus and --questions, or --data alone" if wrong else None
 
 
-_CHECKS = {"routing": _check_routing, "retrieval": _check_retrieval, "answers": _check_answers}
+def _check_reading(options: argparse.Namespace) -> str | None:
+    if "xquad" in (options.set or []) and not options.data:
+        return "--set xquad needs --data, the folder with XQuAD-en's file"
+    if options.record and options.set:
+        return "--record is of all sets: leave out --set"
+    return None
+
+
+_CHECKS = {
+    "routing": _check_routing,
+    "retrieval": _check_retrieval,
+    "answers": _check_answers,
+    "reading": _check_reading,
+}

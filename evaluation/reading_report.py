@@ -12,6 +12,7 @@ from desk.errors import DeskError
 from evaluation.measures import Measure, lines, of_shares
 from evaluation.reading import (
     BAR,
+    Item,
     Read,
     generated_items,
     miss_row,
@@ -23,6 +24,7 @@ from evaluation.reading import (
     xquad_items,
 )
 
+SETS = ("generated", "reworded", "written", "xquad")
 TITLES = {
     "copied": "Fact copied right",
     "named": "Its passage named",
@@ -32,21 +34,28 @@ TITLES = {
 }
 
 
-def ask_sets(model: str, data: Path | None, count: int) -> dict[str, list[Read]]:
-    """The replies of the model in folder `model` (or of a hub id) by set; XQuAD's where `data` is given."""
-    sets = {
-        "generated": generated_items(count),
-        "reworded": generated_items(count, reworded=True),
-        "written": written_items(count),
-    }
-    if data is not None:
-        sets["xquad"] = xquad_items(data, count)
+def ask_sets(model: str, data: Path | None, count: int, names: Sequence[str] = ()) -> dict[str, list[Read]]:
+    """The replies of the model in folder `model` (or of a hub id), by set: those of `names`, or all.
+
+    XQuAD's is asked where `data` is given.
+    """
+    wanted = names or SETS
     base = load_base(model)
     read = {}
-    for name, items in sets.items():
+    for name in SETS:
+        if name not in wanted or (name == "xquad" and data is None):
+            continue
+        items = _items(name, data, count)
         read[name] = read_items(base, items)
         print(f"{name}: {len(items):,} questions asked", file=sys.stderr, flush=True)
     return read
+
+
+def _items(name: str, data: Path | None, count: int) -> list[Item]:
+    if name == "xquad":
+        assert data is not None, "XQuAD's set needs its folder"
+        return xquad_items(data, count)
+    return written_items(count) if name == "written" else generated_items(count, reworded=name == "reworded")
 
 
 def measures_of(read: Sequence[Read]) -> list[Measure]:
