@@ -8,6 +8,7 @@ import pytest
 from adapters.reader import NOT_SAID
 from adapters.tiny.written import read_written
 from desk.errors import DeskError
+from evaluation.arguments import parse
 from evaluation.judge import SETS, read_groups, split
 from evaluation.reading import (
     SHOWN,
@@ -147,3 +148,14 @@ def test_figures_are_recorded_in_card_and_manifest(tmp_path: Path) -> None:
         card = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert "the command" in card and "Not measured" not in card and card.count("## Figures") == 1
         assert ("may answer" in card) is can
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(["--set", "xquad"], "needs --data"), (["--set", "written", "--record"], "leave out --set")]
+)
+def test_options_that_do_not_go_together_are_told(
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["reading", *given])
+    assert told in capsys.readouterr().err
