@@ -131,6 +131,12 @@ def _reading(commands: Any) -> None:
     reading.add_argument("--model", metavar="FOLDER|ID", help="the model to ask (default: the desk's own base)")
     reading.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's file")
     reading.add_argument(
+        "--set",
+        action="append",
+        choices=["generated", "reworded", "written", "xquad"],
+        help="repeatable (default: all, xquad with --data)",
+    )
+    reading.add_argument(
         "--count", type=_at_least_one, default=300, metavar="N", help="questions of each set (default 300)"
     )
     reading.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
