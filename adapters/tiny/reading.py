@@ -43,11 +43,11 @@ def _varied(passages: tuple[int, int], subjects: tuple[int, int], facts: tuple[i
 
 STAGES = (
     Stage(0.06, 128, Level((1, 1), (1, 1), (2, 4), unanswerable=0.0, wordings=1)),
-    Stage(0.10, 128, Level((1, 1), (1, 2), (2, 4), unanswerable=0.1, wordings=2)),
-    Stage(0.22, 192, Level((1, 2), (1, 3), (1, 3), careless=0.1)),
-    Stage(0.32, 256, _varied((1, 3), (1, 3), (1, 4)), told=0.1),
-    Stage(0.15, 384, _varied((1, 4), (1, 3), (2, 4)), told=0.5),
-    Stage(0.15, 1024, _varied((3, 4), (1, 4), (2, 5)), told=0.8, written=0.6, questions=30),
+    Stage(0.13, 128, Level((1, 1), (1, 2), (2, 4), unanswerable=0.1, wordings=2)),
+    Stage(0.33, 192, Level((1, 2), (1, 3), (1, 3), careless=0.1)),
+    Stage(0.28, 256, _varied((1, 3), (1, 3), (1, 4)), told=0.1),
+    Stage(0.13, 384, _varied((1, 4), (1, 3), (2, 4)), told=0.5),
+    Stage(0.07, 1024, _varied((3, 4), (1, 4), (2, 5)), told=0.8, written=0.6, questions=30),
 )
 
 
@@ -61,7 +61,7 @@ class ReadingRecipe:
     layers: int = 5
     heads: int = 4
     window: int = 2048
-    steps: int = 6000
+    steps: int = 2700
     step_tokens: int = 2048
     stages: tuple[Stage, ...] = STAGES
     text_share: float = 0.05
