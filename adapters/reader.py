@@ -6,6 +6,8 @@ READER = (
     "If the passages do not hold the answer, say: The documents do not say."
 )
 NOT_SAID = "The documents do not say."
+CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Of passages' codes: nothing that looks like another."""
 
 
 def shown_passage(code: str, title: str, section: str, text: str) -> str:

@@ -5,21 +5,20 @@ from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import HumanMessage
 
-from adapters.reader import asked, shown_passage
+from adapters.reader import CODE_ALPHABET, asked, shown_passage
 from chains.chat_model import CONTEXT
 from desk.config import UPLOADS
 from index.document import DESK_COLLECTION, ScoredPassage
 
 UNSURE_OPENING = "The documents may not answer this. The closest that they say:\n\n"
 """What stands before quotes that are no likelier to answer than not."""
-_CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 def passage_codes(hits: Sequence[ScoredPassage]) -> dict[str, int]:
     """A short opaque code for each hit's place: numbers invite a model to invent the next one."""
     codes: dict[str, int] = {}
     while len(codes) < len(hits):
-        code = "".join(secrets.choice(_CODE_ALPHABET) for _ in range(4))
+        code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(4))
         codes.setdefault(code, len(codes))
     return codes
 

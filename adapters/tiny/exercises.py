@@ -12,12 +12,12 @@ from random import Random
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from adapters.reader import CODE_ALPHABET
 from adapters.tiny.words import new_code, new_name, new_value, words
 
 RELATIONS = Path(__file__).with_name("relations.yaml")
 FACT, STEP, NOT_SAID, NOT_THERE = "fact", "step", "not said", "not there"
 """Kinds of questions: of a fact or of a step that is stated; of one that is not, or whose subject is not there."""
-CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _FILLERS = (
     "Please read this with care.",
