@@ -15,6 +15,7 @@ from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
 from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
+from adapters.reading_options import pretrain_reader, reading_options
 from adapters.sharing_options import SHARING, sharing_options
 from adapters.tracking import check_installed
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, load_desk, service_key
@@ -88,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     promote = command("promote", "Let a candidate serve that its verdict kept back.")
     promote.add_argument("name", metavar="NAME")
     pretrain = command("pretrain", "Train the embedded base model from scratch on the desk's texts.")
-    pretrain.add_argument("--output", type=Path, default=EMBEDDED_BASE, help="folder for the model")
+    pretrain.add_argument("--output", type=Path, help="folder for the model (default: the embedded one's)")
+    reading_options(pretrain)
     evaluate = command("evaluate", "Score an adapter on its eval.jsonl, which it never saw.")
     evaluate.add_argument("name", metavar="NAME")
     evaluate.add_argument("--no-adapter", action="store_true", help="ask the bare base instead")
@@ -224,14 +226,17 @@ def _promote(desk: Desk, options: argparse.Namespace) -> None:
 
 
 def _pretrain(desk: Desk, options: argparse.Namespace) -> None:
+    if options.reading:
+        return pretrain_reader(desk, options)
     from adapters.tiny.build import build_base
     from adapters.tiny.pretrain import BaseRecipe
 
-    manifest = build_base(desk.root, options.output, BaseRecipe(), desk.adapters.threads)
+    output = options.output or EMBEDDED_BASE
+    manifest = build_base(desk.root, output, BaseRecipe(), desk.adapters.threads)
     if options.json:
-        print(json.dumps({"type": "pretrained", "output": str(options.output), **manifest.model_dump()}))
+        print(json.dumps({"type": "pretrained", "output": str(output), **manifest.model_dump()}))
     else:
-        print(f"{manifest.name}: {manifest.size} in {options.output}")
+        print(f"{manifest.name}: {manifest.size} in {output}")
 
 
 def _evaluate(desk: Desk, options: argparse.Namespace) -> None:

@@ -5,25 +5,20 @@ from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import HumanMessage
 
+from adapters.reader import CODE_ALPHABET, asked, shown_passage
 from chains.chat_model import CONTEXT
 from desk.settings import UPLOADS
 from index.document import DESK_COLLECTION, ScoredPassage
 
-READER = (
-    "You answer questions of a company help desk from the passages below and from nothing else. "
-    "After each sentence give the code of its passage in square brackets. "
-    "If the passages do not hold the answer, say: The documents do not say."
-)
 UNSURE_OPENING = "The documents may not answer this. The closest that they say:\n\n"
 """What stands before quotes that are no likelier to answer than not."""
-_CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 def passage_codes(hits: Sequence[ScoredPassage]) -> dict[str, int]:
     """A short opaque code for each hit's place: numbers invite a model to invent the next one."""
     codes: dict[str, int] = {}
     while len(codes) < len(hits):
-        code = "".join(secrets.choice(_CODE_ALPHABET) for _ in range(4))
+        code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(4))
         codes.setdefault(code, len(codes))
     return codes
 
@@ -32,9 +27,10 @@ def reader_prompt(question: str, hits: Sequence[ScoredPassage], codes: dict[str,
     """The question with the passages as its context: where the window is short, the last ones are left out whole."""
     by_place = {place: code for code, place in codes.items()}
     shown = [
-        f"[{by_place[place]}] {hit.title}. {hit.passage.section}\n{hit.passage.text}" for place, hit in enumerate(hits)
+        shown_passage(by_place[place], hit.title, hit.passage.section, hit.passage.text)
+        for place, hit in enumerate(hits)
     ]
-    return HumanMessage(f"Question: {question}", additional_kwargs={CONTEXT: shown})
+    return HumanMessage(asked(question), additional_kwargs={CONTEXT: shown})
 
 
 def searched_words(documents: Mapping[str, int]) -> str:

@@ -9,11 +9,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import SystemMessage
 from numpy.typing import NDArray
 
+from adapters.reader import NOT_SAID, READER
 from chains.citations import Embed, Quote, attribute, cite, split_codes, verified
 from chains.extract import MAX_QUOTES, answers, choose_quotes, unsure
 from chains.judge import Judge, Judgement
 from chains.prepared import Draft, Prepared
-from chains.prompts import READER, UNSURE_OPENING, not_in_documents, passage_codes, reader_prompt
+from chains.prompts import UNSURE_OPENING, not_in_documents, passage_codes, reader_prompt
 from chains.turn import Citation, Cited, Event, Token
 from index.chunk import sentences
 from index.document import ScoredPassage, SearchResult
@@ -211,7 +212,7 @@ def _generate(
         if isinstance(part, str):
             text += part
             yield Token(part)
-    if "documents do not say" in text.lower():
+    if NOT_SAID.rstrip(".").lower() in text.lower():
         yield Draft(refused=True)
         return
     drafts, unsupported = attribute(text, hits, embed)

@@ -230,6 +230,27 @@ def refit(settings: "Desk", options: argparse.Namespace) -> int:
     return 0
 
 
+def reading(settings: "Desk", options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from evaluation.reading import shares
+    from evaluation.reading_report import ask_sets, measures_of, misses_of, record, write_exercises
+
+    if options.exercises:
+        print(f"{write_exercises(options.exercises):,} exercises in {options.exercises}")
+        return 0
+    model = options.model or settings.adapters.base
+    read = ask_sets(model, options.data, options.count, options.set or ())
+    for name, rows in read.items():
+        _print_table(name, measures_of(rows))
+    _write_misses(options.misses, misses_of(read))
+    if options.record:
+        can = record(Path(model), read, options.line)
+        print(f"\nrecorded in {model}: it {'can' if can else 'cannot'} read")
+    print(json.dumps({name: {key: one.to_json() for key, one in shares(rows).items()} for name, rows in read.items()}))
+    return 0
+
+
 def _with_board(settings: "Desk", run: Callable[["Switchboard"], Any]) -> Any:
     """What `run` makes of the desk, assembled for it alone."""
     from app.assembly import assemble
@@ -260,7 +281,7 @@ def _write_report(options: argparse.Namespace, page: "Html") -> None:
 
 _COMMANDS = {
     **{"desk": desk, "routing": routing, "retrieval": retrieval, "answers": answers},
-    **{"follow-ups": follow_ups, "judge": judge, "refusal": refusal, "refit": refit},
+    **{"follow-ups": follow_ups, "judge": judge, "refusal": refusal, "refit": refit, "reading": reading},
 }
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     _judge(commands)
     _refusal(commands)
     _refit(commands)
+    _reading(commands)
     options = parser.parse_args(arguments)
     fault = _CHECKS[options.command](options) if options.command in _CHECKS else None
     if fault:
@@ -113,11 +114,40 @@ def _refit(commands: Any) -> None:
         description="Shows what the router would learn from thumbs, other ways asked for and preferences, and which "
         "development turns it would then route otherwise. Nothing changes without --apply.",
     )
-    refit.add_argument("--least", type=_people, default=2, metavar="N", help="people who must agree (default 2)")
+    refit.add_argument("--least", type=_at_least_one, default=2, metavar="N", help="people who must agree (default 2)")
     which = refit.add_mutually_exclusive_group()
     which.add_argument("--apply", action="store_true", help="learn it, from the next start on")
     which.add_argument("--forget", action="store_true", help="forget all that was learned, from the next start on")
     _of_desk(refit)
+
+
+def _reading(commands: Any) -> None:
+    reading = commands.add_parser(
+        "reading",
+        help="whether a model copies facts from passages, names them, and says when they do not say",
+        description="Asks a model held-out questions of passages that its training never saw: generated exercises, and "
+        "written ones (evaluation/reading); with --data XQuAD-en too. The last line of output is one JSON object.",
+    )
+    reading.add_argument("--model", metavar="FOLDER|ID", help="the model to ask (default: the desk's own base)")
+    reading.add_argument("--data", type=Path, metavar="DIR", help="folder with XQuAD-en's file")
+    reading.add_argument(
+        "--set",
+        action="append",
+        choices=["generated", "reworded", "written", "xquad"],
+        help="repeatable (default: all, xquad with --data)",
+    )
+    reading.add_argument(
+        "--count", type=_at_least_one, default=300, metavar="N", help="questions of each set (default 300)"
+    )
+    reading.add_argument("--misses", type=Path, default=None, metavar="FILE", help="write each miss as a JSON line")
+    reading.add_argument(
+        "--exercises",
+        type=Path,
+        metavar="FILE",
+        help="ask nothing; write the questions that are not held out, to train on",
+    )
+    reading.add_argument("--record", action="store_true", help="write the figures into the model's folder")
+    _of_desk(reading)
 
 
 def _of_desk(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +160,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, default=None, metavar="FILE", help=what)
 
 
-def _people(value: str) -> int:
+def _at_least_one(value: str) -> int:
     number = int(value)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
@@ -158,4 +188,17 @@ def _check_answers(options: argparse.Namespace) -> str | None:
     return "give --corpus and --questions, or --data alone" if wrong else None
 
 
-_CHECKS = {"routing": _check_routing, "retrieval": _check_retrieval, "answers": _check_answers}
+def _check_reading(options: argparse.Namespace) -> str | None:
+    if "xquad" in (options.set or []) and not options.data:
+        return "--set xquad needs --data, the folder with XQuAD-en's file"
+    if options.record and options.set:
+        return "--record is of all sets: leave out --set"
+    return None
+
+
+_CHECKS = {
+    "routing": _check_routing,
+    "retrieval": _check_retrieval,
+    "answers": _check_answers,
+    "reading": _check_reading,
+}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from adapters.reader import READER
 from app import render
 from app.assembly import Switchboard
 from app.conversation import Conversation, Shown
 from chains.about import asks_about_the_assistant
 from chains.message import cleaned
-from chains.prompts import READER
 from chains.turn import Answer, Event, Failed, Finished, Noted, Route, Turn
 
 OWN = frozenset({"desk", "user:me"})

@@ -50,22 +50,28 @@ def build_base(desk: Path, output: Path, recipe: BaseRecipe, threads: int, teach
 
 def save_base(output: Path, model: Any, tokenizer: Any, recipe: BaseRecipe, corpus_hash: str) -> BaseManifest:
     """Writes the model in bf16; the folder `output` is replaced only when everything is written."""
-    import torch
-
     with replacing(output) as scratch:
-        model.to(torch.bfloat16).save_pretrained(scratch, max_shard_size=SHARD_SIZE)
-        tokenizer.save_pretrained(scratch)
-        config = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
+        shape, weights = save_weights(scratch, model, tokenizer)
         manifest = BaseManifest(
             name="switchboard-tiny",
             parameters=count_weights(model),
             can_chat=False,
             can_read=False,
             window=recipe.window,
-            config_hash=config_hash(config),
-            weights_hash=weights_hash(scratch),
+            config_hash=shape,
+            weights_hash=weights,
             note=NOTE,
             created={"corpus_hash": corpus_hash, **asdict(recipe)},
         )
         write_manifest(scratch / "base.json", manifest)
         return manifest
+
+
+def save_weights(folder: Path, model: Any, tokenizer: Any) -> tuple[str, str]:
+    """Writes model and tokenizer to `folder`, in bf16; the hashes of their shape and of their weights."""
+    import torch
+
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config_hash(config), weights_hash(folder)
