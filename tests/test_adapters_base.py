@@ -177,3 +177,12 @@ def test_the_embedded_base_is_what_its_manifest_says() -> None:
     assert all(path.stat().st_size < 9_000_000 for path in EMBEDDED.iterdir())
     config = json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))
     assert config["model_type"] == "phi3"
+
+
+def test_the_embedded_bases_card_is_that_of_its_manifest() -> None:
+    from adapters.tiny.card import base_card
+
+    manifest = read_base_manifest(str(EMBEDDED))
+    card = (EMBEDDED / "README.md").read_text(encoding="utf-8")
+    assert card == base_card(manifest)
+    assert manifest.weights_hash in card and "It cannot read" in card and not manifest.can_read

@@ -8,7 +8,8 @@ from typing import Any
 
 from adapters.base import count_weights, weights_hash
 from adapters.config import BaseManifest, config_hash, write_manifest
-from adapters.folders import replacing
+from adapters.folders import CARD, replacing
+from adapters.tiny.card import base_card
 from adapters.tiny.corpus import read_corpus
 from adapters.tiny.lessons import write_lessons
 from adapters.tiny.pretrain import BaseRecipe, train_base
@@ -64,6 +65,7 @@ def save_base(output: Path, model: Any, tokenizer: Any, recipe: BaseRecipe, corp
             created={"corpus_hash": corpus_hash, **asdict(recipe)},
         )
         write_manifest(scratch / "base.json", manifest)
+        (scratch / CARD).write_text(base_card(manifest), encoding="utf-8")
         return manifest
 
 
