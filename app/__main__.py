@@ -127,12 +127,14 @@ def _candidates(options: argparse.Namespace) -> int:
             print("\n".join(lines(options.name, *take_review(board, options.name, options.take))))
             return 0
         path = options.file or Path(f"{options.name}-candidates.xlsx")
-        count = write_review(board, options.name, path)
+        count, more = write_review(board, options.name, path)
     finally:
         board.close()
     if not count:
         print(f"Readers have said nothing new about {options.name}.")
         return 0
+    if more:
+        print(f"{more} more wait until these are decided.")
     print(f"{count} candidates are in {path}: write yes or no before each, mend questions and answers, save it, then")
     print(f"`python -m app candidates {options.name} --take {path}` puts those with a yes into the training data.")
     return 0

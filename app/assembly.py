@@ -21,6 +21,8 @@ CONNECTORS_S = 60
 """Seconds between two looks at which connectors are due: schedules are of minutes and more."""
 ROUTER_S = 10
 """Seconds between two looks at whether there is a new adapter, or something learned, to route to."""
+ROUTER_PAUSE_S = 120
+"""And after a fit that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,20 @@ class Switchboard:
         """What the router stands on from now on: fitted anew, while the one before serves, if that has changed."""
         now = grounds(self.desk.chains, self.engine)
         if now != routed_on:
-            try:
-                self.assistant.take_router(fit_router(self.desk.chains, self.library, self.embedder, now))
-                _LOG.info("routes to %s", ", ".join(name for name, _ in now.adapters) or "no adapter")
-            except Exception:  # told of once: on the same grounds it would fail again
-                _LOG.exception("The router stays as it was.")
+            self.assistant.take_router(fit_router(self.desk.chains, self.library, self.embedder, now))
+            _LOG.info("routes to %s", ", ".join(name for name, _ in now.adapters) or "no adapter")
         return now
 
     def _follow_router(self) -> None:
-        routed_on = self.routed_on
-        while not self.closing.wait(ROUTER_S):
+        routed_on, pause = self.routed_on, ROUTER_S
+        while not self.closing.wait(pause):
             try:
                 self.engine.refresh()
                 routed_on = self.route_anew(routed_on)
+                pause = ROUTER_S
             except Exception:
-                _LOG.exception("Nobody can say what the router should know; the next look is in %d s.", ROUTER_S)
+                pause = ROUTER_PAUSE_S
+                _LOG.exception("The router stays as it was; the next try is in %d s.", pause)
 
     def close(self) -> None:
         self.closing.set()

@@ -1,12 +1,14 @@
 """Pairs that an adapter might learn from its readers: better answers they wrote, answers that were no help."""
 
+import datetime
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.checks import groups_of, personal_data, plain
-from app.records import Correction, Records
-from chains.turn import Route
+from app.records import Records
+from chains.turn import Route, RouteOption
+
+EVER = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """The same for the same words, whoever said them how often."""
-        said = "\n".join([self.adapter, plain(self.question), plain(self.answer)])
+        """The same for the same question, but for case and marks, and the same answer, whoever said so how often."""
+        said = "\n".join([self.adapter, plain(self.question), self.answer.strip()])
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     @property
@@ -34,43 +36,56 @@ class Candidate:
 
 
 def candidates(records: Records, adapter: str) -> list[Candidate]:
-    """What nobody has decided about yet, those with most people behind them first; near-duplicate questions are one.
+    """What nobody has decided about yet, those with most people behind them first.
 
-    Raises DeskError where the records cannot be read.
+    Questions that are nearly the same are one, with the same answer or without any. A complaint counts that is newer
+    than what was decided about it, for there may be a new version since. Raises DeskError where the records cannot be
+    read.
     """
     said = [*_corrections(records, adapter), *_complaints(records, adapter)]
-    grouped: dict[int, list[Correction]] = {}
-    for number, one in zip(groups_of([one.question for one in said]), said, strict=True):
-        grouped.setdefault(number, []).append(one)
+    questions = list(dict.fromkeys(one.question for one in said))  # to group the same one often takes long
+    number = dict(zip(questions, groups_of(questions), strict=True))
+    grouped: dict[tuple[int, str], list[_Said]] = {}
+    for one in said:
+        grouped.setdefault((number[one.question], one.answer), []).append(one)
     reviewed = records.reviewed()
-    found = [one for group in grouped.values() for one in _of_group(adapter, group) if one.key not in reviewed]
-    return sorted(found, key=lambda one: -one.people)
+    open_: list[_Said] = []
+    found = []
+    for same in grouped.values():
+        decided = max((at for one in same if (at := reviewed.get(one.as_candidate(adapter).key))), default=None)
+        waiting = [one for one in same if decided is None or (not one.answer and one.at > decided)]
+        if waiting:
+            open_ += waiting
+            people = len({one.user for one in waiting})
+            found.append(replace(waiting[0].as_candidate(adapter), people=people))
+    better = {plain(one.question) for one in open_ if one.answer}
+    told = [one for one in found if one.answer or plain(one.question) not in better]
+    return sorted(told, key=lambda one: -one.people)
 
 
-def _corrections(records: Records, adapter: str) -> Iterable[Correction]:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    user: str
+    question: str
+    answer: str
+    at: datetime.datetime
+
+    def as_candidate(self, adapter: str) -> Candidate:
+        return Candidate(adapter, self.question, self.answer, 1)
+
+
+def _corrections(records: Records, adapter: str) -> list[_Said]:
     """Each reader's last better answer to a question."""
-    own = [one for one in records.corrections() if one.adapter == adapter]
-    return {(one.user, plain(one.question)): one for one in own}.values()
+    own = {(one.user, plain(one.question)): one for one in records.corrections() if one.adapter == adapter}
+    return [_Said(one.user, one.question, one.answer.strip(), EVER) for one in own.values()]
 
 
-def _complaints(records: Records, adapter: str) -> list[Correction]:
-    """The questions whose last thumb by a reader, on this adapter's answer, is down; without an answer."""
+def _complaints(records: Records, adapter: str) -> list[_Said]:
+    """The questions whose last thumb by a reader, on this adapter's answer, is down."""
     last = {
-        (one.user, plain(one.question)): one
-        for one in (record.feedback for record in records.all())
-        if one.kind == "thumb" and one.decided.route is Route.ADAPTER and one.decided.adapter == adapter
+        (one.feedback.user, plain(one.feedback.question)): one
+        for one in records.all()
+        if one.feedback.kind == "thumb" and one.feedback.decided == RouteOption(Route.ADAPTER, adapter)
     }
-    return [Correction(one.user, adapter, one.question, "") for one in last.values() if one.value == "down"]
-
-
-def _of_group(adapter: str, group: Sequence[Correction]) -> list[Candidate]:
-    """One for each answer that was written; where none was, one without."""
-    answers: dict[str, list[Correction]] = {}
-    for one in group:
-        answers.setdefault(plain(one.answer), []).append(one)
-    if len(answers) > 1:
-        answers.pop("", None)
-    return [
-        Candidate(adapter, same[0].question, same[0].answer, len({one.user for one in same}))
-        for same in answers.values()
-    ]
+    down = [one for one in last.values() if one.feedback.value == "down"]
+    return [_Said(one.feedback.user, one.feedback.question, "", one.at) for one in down]

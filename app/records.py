@@ -7,6 +7,7 @@ of a file.
 
 import datetime
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ Kind = Literal["thumb", "override", "preference"]
 """`thumb`: up or down on an answer; `override`: another way to answer was asked for, again or from the start;
 `preference`: which of two."""
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff\ufffe\uffff]")
+_MOST_USER = 64
+"""Characters of a browser's random id: those of ours have half as many."""
 _CONNECT_S = 5
 """A database that does not answer within this time takes no record; nobody waits longer for it."""
 _SCHEMA = sa.MetaData()
@@ -118,7 +122,7 @@ class Records:
     def correct(self, correction: Correction) -> bool:
         """Whether the better answer was written, as `keep` says it."""
         words = {"question": _storable(correction.question), "answer": _storable(correction.answer)}
-        row = {"at": _now(), "user_id": correction.user, "adapter": correction.adapter, **words}
+        row = {"at": _now(), "user_id": correction.user[:_MOST_USER], "adapter": correction.adapter, **words}
         return self._insert(_CORRECTIONS, [row], "better answer")
 
     def review(self, candidates: Sequence[str]) -> bool:
@@ -134,9 +138,9 @@ class Records:
         rows = [row._mapping for row in self._rows(_CORRECTIONS)]
         return tuple(Correction(row["user_id"], row["adapter"], row["question"], row["answer"]) for row in rows)
 
-    def reviewed(self) -> frozenset[str]:
-        """The candidate pairs that somebody has decided about. Raises as `all`."""
-        return frozenset(row._mapping["candidate"] for row in self._rows(_REVIEWS))
+    def reviewed(self) -> dict[str, datetime.datetime]:
+        """When somebody decided about a candidate pair, the last time. Raises as `all`."""
+        return {row._mapping["candidate"]: _utc(row._mapping["at"]) for row in self._rows(_REVIEWS)}
 
     def _insert(self, table: sa.Table, rows: list[dict[str, object]], what: str) -> bool:
         try:
@@ -199,16 +203,22 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+def _utc(at: datetime.datetime) -> datetime.datetime:
+    """SQLite forgets the zone of what it is given."""
+    return at.replace(tzinfo=datetime.UTC) if at.tzinfo is None else at.astimezone(datetime.UTC)
+
+
 def _storable(text: str) -> str:
-    """PostgreSQL takes no zero character in a text."""
-    return text.replace("\x00", "")
+    """The text without what some place that it goes to cannot hold: a zero character (PostgreSQL), half a surrogate
+    pair (UTF-8), a non-character (XML, and with it workbooks)."""
+    return _UNSTORABLE.sub("", text)
 
 
 def _row(feedback: Feedback) -> dict[str, object]:
     decided, chosen = feedback.decided, feedback.chosen
     return {
         "at": _now(),
-        "user_id": feedback.user,
+        "user_id": feedback.user[:_MOST_USER],
         "kind": feedback.kind,
         "value": feedback.value,
         "question": _storable(feedback.question),
@@ -223,9 +233,6 @@ def _row(feedback: Feedback) -> dict[str, object]:
 
 def _record(row: sa.Row[tuple[object, ...]]) -> Record:
     one = row._mapping
-    at = one["at"]
-    # SQLite forgets the zone of what it is given.
-    at = at.replace(tzinfo=datetime.UTC) if at.tzinfo is None else at.astimezone(datetime.UTC)
     options = [
         RouteOption(Route(one[f"{who}_route"]), one[f"{who}_adapter"], one[f"{who}_workflow"])
         if one[f"{who}_route"]
@@ -234,4 +241,4 @@ def _record(row: sa.Row[tuple[object, ...]]) -> Record:
     ]
     assert options[0] is not None, "every record says how the answer came about"
     feedback = Feedback(one["user_id"], one["kind"], one["value"], one["question"], options[0], options[1])
-    return Record(one["id"], at, feedback)
+    return Record(one["id"], _utc(one["at"]), feedback)

@@ -1,5 +1,6 @@
 """The workbook in which somebody decides about candidate pairs, and what becomes of it: rows of an adapter's data."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from adapters.dataset import Example, read_examples
 from adapters.errors import DatasetError
 from adapters.extend import Extended, extend
+from adapters.folders import writing
 from adapters.rows import Placed
 from app.assembly import Switchboard
 from app.candidates import Candidate, candidates
@@ -28,6 +30,12 @@ COLUMNS = {
     "id": 18,
 }
 """The workbook's columns, and their widths in characters."""
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""XML 1.0, section 2.2: what is no character."""
+MOST = 500
+"""Candidates of one workbook: the adapter is asked each of them. Those with most people behind them come first."""
+MOST_TITLE = 31
+"""Characters of a sheet's title, which says whose workbook it is."""
 START_S = 300
 """Seconds that the model may take to load."""
 
@@ -42,20 +50,30 @@ class Reviewed:
     open: int
 
 
-def write_review(board: Switchboard, adapter: str, path: Path) -> int:
-    """How many candidates were written to a new workbook at `path`; none writes nothing. Raises DatasetError."""
+def write_review(board: Switchboard, adapter: str, path: Path) -> tuple[int, int]:
+    """(candidates that were written to a new workbook at `path`, how many more there are); none writes nothing.
+
+    Raises DatasetError, and UnwritableError.
+    """
     rows = read_examples(_folder(board, adapter) / "train.jsonl")
-    found = candidates(board.records, adapter)
+    waiting = candidates(board.records, adapter)
+    found = waiting[:MOST]
     if not found:
-        return 0
+        return 0, 0
+    if path.suffix.lower() != ".xlsx":
+        raise DatasetError(f"{path} would hold a workbook: give it a name that ends with .xlsx.")
     if path.exists():
         raise DatasetError(f"{path} is there already: take it in with --take {path}, or name another with --file.")
+    if not path.resolve().parent.is_dir():
+        raise DatasetError(f"There is no folder {path.resolve().parent}: make it, or name another file with --file.")
     model = chat_model(board.engine)
     board.engine.start()
-    board.engine.wait_ready(START_S)
+    if not board.engine.wait_ready(START_S):
+        raise DatasetError(f"The model was not ready after {START_S} s: try again.")
     now = [str(model.bind(adapter=adapter).invoke(one.question).content) for one in found]
-    _save(path, found, now, _nearest(board, rows, [one.question for one in found]))
-    return len(found)
+    with writing(path):
+        _save(path, adapter, found, now, _nearest(board, adapter, rows, [one.question for one in found]))
+    return len(found), len(waiting) - len(found)
 
 
 def take_review(board: Switchboard, adapter: str, path: Path) -> tuple[Reviewed, Extended]:
@@ -64,7 +82,7 @@ def take_review(board: Switchboard, adapter: str, path: Path) -> tuple[Reviewed,
     Rows with a fault stay undecided. Raises DatasetError where the workbook, or what is there, cannot be read.
     """
     folder = _folder(board, adapter)
-    reviewed = read_review(path)
+    reviewed = read_review(path, adapter)
     extended = extend(folder, reviewed.taken)
     faulty = {fault.line for fault in extended.faults if fault.severe}
     keys = [key for key, one in zip(reviewed.keys, reviewed.taken, strict=True) if one.line not in faulty]
@@ -73,12 +91,13 @@ def take_review(board: Switchboard, adapter: str, path: Path) -> tuple[Reviewed,
     return reviewed, extended
 
 
-def read_review(path: Path) -> Reviewed:
-    """The decisions in a workbook. Raises DatasetError."""
+def read_review(path: Path, adapter: str) -> Reviewed:
+    """The decisions in a workbook of that adapter. Raises DatasetError."""
     import openpyxl
 
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        title = book.worksheets[0].title
         values = [[_text(cell) for cell in row] for row in book.worksheets[0].iter_rows(values_only=True)]
         book.close()
     except Exception as error:  # openpyxl raises whatever its parts raise
@@ -86,6 +105,8 @@ def read_review(path: Path) -> Reviewed:
     names = [name.lower() for name in values[0]] if values else []
     if missing := [name for name in ("take", "question", "answer", "id") if name not in names]:
         raise DatasetError(f"{path} lacks the columns {', '.join(missing)}: `python -m app candidates` writes one.")
+    if title != adapter[:MOST_TITLE]:
+        raise DatasetError(f"{path} is not a workbook of {adapter}: its sheet is called {title!r}.")
     taken, keys, refused, undecided = [], [], [], 0
     for line, cells in enumerate(values[1:], 2):
         row = dict(zip(names, cells, strict=False))
@@ -103,6 +124,7 @@ def lines(adapter: str, reviewed: Reviewed, extended: Extended) -> list[str]:
     """What became of a workbook, a line each."""
     added, refused = len(extended.added), len(reviewed.refused)
     told = [f"{added} rows added, {extended.replaced} in the place of another answer; {refused} refused"]
+    told[0] += f"; {extended.known} there already" if extended.known else ""
     told[0] += f"; {reviewed.open} left for later" if reviewed.open else ""
     for fault in extended.faults:
         out = fault.severe or fault.kind == "duplicate"
@@ -121,14 +143,14 @@ def _folder(board: Switchboard, adapter: str) -> Path:
     return board.desk.adapters.shipped / adapter
 
 
-def _nearest(board: Switchboard, rows: Sequence[Example], questions: Sequence[str]) -> list[Example]:
+def _nearest(board: Switchboard, adapter: str, rows: Sequence[Example], questions: Sequence[str]) -> list[Example]:
     """For each question the training row whose question is nearest by the embedding model."""
-    embedder, folder = board.embedder, board.desk.chains.state / "candidates"
+    embedder, folder = board.embedder, board.desk.chains.state / "candidates" / adapter
     known = cached_vectors([row.prompt for row in rows], embedder.embed_queries, embedder.name, folder)
     return [rows[int(place)] for place in np.argmax(embedder.embed_queries(questions) @ known.T, axis=1)]
 
 
-def _save(path: Path, found: Sequence[Candidate], now: Sequence[str], nearest: Sequence[Example]) -> None:
+def _save(path: Path, adapter: str, found: Sequence[Candidate], now: Sequence[str], nearest: Sequence[Example]) -> None:
     from openpyxl import Workbook
     from openpyxl.styles import Alignment, Font
     from openpyxl.utils import get_column_letter
@@ -136,7 +158,7 @@ def _save(path: Path, found: Sequence[Candidate], now: Sequence[str], nearest: S
 
     book = Workbook()
     sheet = book.worksheets[0]
-    sheet.title = "candidates"
+    sheet.title = adapter[:MOST_TITLE]
     rows = [
         ["", one.question, one.answer, one.why, said, row.prompt, row.completion, one.key]
         for one, said, row in zip(found, now, nearest, strict=True)
@@ -155,15 +177,16 @@ def _save(path: Path, found: Sequence[Candidate], now: Sequence[str], nearest: S
     choice.add(f"A2:A{len(rows) + 1}")
     sheet.add_data_validation(choice)
     beside = path.with_name(f".{path.name}.part")
-    book.save(beside)
-    beside.replace(path)
+    try:
+        book.save(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _cell_text(text: str) -> str:
-    """A text without the control characters that a workbook cannot hold."""
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
-
-    return str(ILLEGAL_CHARACTERS_RE.sub("", text))
+    """A text without the characters that XML, and with it a workbook, cannot hold."""
+    return _NOT_XML.sub("", text)
 
 
 def _text(cell: object) -> str:

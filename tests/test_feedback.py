@@ -257,12 +257,12 @@ def test_a_better_answer_is_kept_once_and_only_of_an_adapters_words(
     text = talk.turns[0].answer.text if talk.turns[0].answer else ""
     shown, filled = handlers.open_form(talk, press("correct", "0|"))
     assert shown["visible"] is True and filled == text
-    for same in ("", "  ", f" {text}\n"):
-        handlers.correct(talk, USER, same)
+    for unfit in ("", "  ", f" {text}\n", "x" * 4001):
+        assert "visible" not in handlers.correct(talk, USER, unfit)[2]
     assert board.records.corrections() == () and talk.correcting is talk.turns[0]
     messages, _, closed = handlers.correct(talk, USER, "Turn it off | and on.\n")
     handlers.open_form(talk, press("correct", "0|"))
-    handlers.correct(talk, USER, "Again")
+    assert "visible" not in handlers.correct(talk, USER, "Again")[2]  # the form stays, with the text in it
     expected = Correction(USER, "it-support", "my screen flickers when I move the lid", "Turn it off | and on.")
     assert board.records.corrections() == (expected,)
     assert "kept for review" in messages[1]["content"] and closed["visible"] is False

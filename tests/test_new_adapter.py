@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_desk import add_parking, parking_rows, small_desk
@@ -10,7 +11,7 @@ from small_desk import add_parking, parking_rows, small_desk
 from app.assembly import Switchboard
 from app.conversation import Conversation
 from app.pages.chat import ChatPage
-from chains.fitting import grounds
+from chains.fitting import fit_router, grounds
 from chains.learned import FILE, Learned, write_learned
 from chains.turn import Route, Routed, RouteDecision, Turn
 from chains.utterances import Label
@@ -68,7 +69,28 @@ def test_what_people_taught_is_taken_up(own: Switchboard) -> None:
     add_parking(own, parking_rows())
     on = own.route_anew(own.routed_on)
     path = own.desk.chains.state / FILE
+    router = own.assistant.router
     write_learned(path, [Learned("my badge does not beep", Label(Route.ADAPTER, "parking"))])
     taught = own.route_anew(on)
-    assert taught != on and [one.text for one in taught.learned] == ["my badge does not beep"]
-    assert taught == grounds(own.desk.chains, own.engine)
+    assert taught == grounds(own.desk.chains, own.engine) != on
+    assert own.assistant.router is not router
+    event = next(one for one in own.assistant.answer(Turn("my badge does not beep")) if isinstance(one, Routed))
+    assert event.decision.adapter == "parking"
+
+
+def test_a_fit_that_fails_is_tried_again(own: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_parking(own, parking_rows())
+    monkeypatch.setattr("app.assembly.ROUTER_S", 0.01)
+    monkeypatch.setattr("app.assembly.ROUTER_PAUSE_S", 0.01)
+    calls: list[int] = []
+
+    def once(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the library is away")
+        own.closing.set()
+        return fit_router(*given)
+
+    monkeypatch.setattr("app.assembly.fit_router", once)
+    own._follow_router()
+    assert len(calls) == 2 and decided(own).adapter == "parking"

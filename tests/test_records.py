@@ -58,13 +58,12 @@ def test_what_is_kept_comes_back_in_order_with_its_time(records: Records) -> Non
 
 
 def test_better_answers_and_reviews_come_back(records: Records) -> None:
-    said = [
-        Correction("u1", "it-support", "Why?", "It's “so”."),
-        Correction("u2", "a", "How?\x00", "'); DROP TABLE x; --"),
-    ]
-    assert all(map(records.correct, said)) and records.review(["a1", "b2"]) and records.review([])
-    assert records.corrections() == (said[0], Correction("u2", "a", "How?", "'); DROP TABLE x; --"))
-    assert records.reviewed() == {"a1", "b2"} and records.all() == ()
+    first = Correction("u1", "it-support", "Why?", "It's “so”.")
+    second = Correction("u2" + "x" * 200, "a", "How?\x00", "\ufffe'); DROP --\ud800\uffff")
+    assert records.correct(first) and records.correct(second)
+    assert records.review(["a1", "b2"]) and records.review([])
+    assert records.corrections() == (first, Correction("u2" + "x" * 62, "a", "How?", "'); DROP --"))
+    assert set(records.reviewed()) == {"a1", "b2"} and records.all() == ()
 
 
 def test_records_outlive_the_program(records: Records, address: str, tmp_path: Path) -> None:

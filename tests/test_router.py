@@ -294,4 +294,7 @@ def test_utterance_vectors_are_embedded_once_per_text_and_model(tmp_path: Path) 
     assert calls[1:] == [["d"]] and np.array_equal(changed, EMBED(["d", "a b", "d"]))
     cached_vectors(["a b", "d"], embed, "other", folder)
     assert calls[2:] == [["a b", "d"]]
+    for torn in folder.glob("*"):
+        torn.write_bytes(torn.read_bytes()[:100])
+    assert np.array_equal(cached_vectors(["a b", "d"], embed, "other", folder), EMBED(["a b", "d"]))
     assert len(list(folder.glob("*"))) == 1

@@ -219,7 +219,7 @@ def build_page(board: Switchboard) -> gr.Blocks:
 
 def _lay_out(page: ChatPage) -> Parts:
     app = page.board.desk.app
-    conversation = gr.State(Conversation())
+    conversation = gr.State(Conversation(ways=ways_of(page.board)))
     # The value is a random id that the browser keeps; the fixed key only lets it outlive a restart.
     user = gr.BrowserState("", storage_key="switchboard-user", secret="switchboard")  # noqa: S106
     with gr.Row(elem_classes="sb-main"):

@@ -119,17 +119,24 @@ class FeedbackHandlers:
     def correct(self, conversation: Conversation, user: str, written: str) -> tuple[Any, ...]:
         """Keeps what was written in the form, and closes it; it stays open for what is no better answer."""
         shown, written = conversation.correcting, written.strip()
-        answer = shown.answer if shown else None
-        if shown is not None and answer is not None and answer.decision.adapter is not None:
-            if not written or written == answer.text.strip():
-                gr.Info("Change the text first: what should the answer have been?")
-                return gr.skip(), gr.skip(), gr.skip()
-            if not self._board.records.correct(Correction(user, answer.decision.adapter, answer.standalone, written)):
-                gr.Warning("It could not be kept just now. Please try again later.")
-                return gr.skip(), gr.skip(), gr.skip()
-            shown.corrected = True
-        conversation.correcting = None
+        if told := self._not_kept(user, shown, written):
+            gr.Warning(told)
+            return gr.skip(), gr.skip(), gr.skip()
+        assert shown is not None, "something was kept of it"
+        shown.corrected, conversation.correcting = True, None
         return conversation.messages(), conversation.panel(), gr.update(visible=False)
+
+    def _not_kept(self, user: str, shown: Shown | None, written: str) -> str:
+        """Why what was written was not kept; "" where it was."""
+        answer = shown.answer if shown else None
+        if answer is None or answer.decision.adapter is None:
+            return "This page has lost its answer: copy your text, ask again, and send it there."
+        if not written or written == answer.text.strip():
+            return "Change the text first: what should the answer have been?"
+        if len(written) > MOST_WRITTEN:
+            return f"At most {MOST_WRITTEN:,} characters are kept, and this has {len(written):,}: shorten it."
+        kept = self._board.records.correct(Correction(user, answer.decision.adapter, answer.standalone, written))
+        return "" if kept else "It could not be kept just now. Please try again later."
 
     def _keep(self, user: str, shown: Shown, kind: Kind, value: str, chosen: RouteOption | None) -> None:
         answer = shown.answer
