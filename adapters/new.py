@@ -17,7 +17,7 @@ from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing, trained_folder, writing
 from adapters.registry import MANIFEST_FILE, weights_folder
 from adapters.report import write_report
-from adapters.rows import Placed, as_line, read_rows
+from adapters.rows import Placed, as_lines, from_line, read_rows
 from adapters.run_folder import alone
 from adapters.tracking import Package, tracker_of
 from adapters.train import next_version, train_adapter
@@ -42,9 +42,13 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
     faults += check_rows(placed)
     if severe := [fault for fault in faults if fault.severe]:
         raise DatasetError(told(severe))
-    rows = [one.row for one in without(placed, faults)]
-    if len(rows) < LEAST_ROWS:
-        raise DatasetError(f"{data} holds {len(rows)} different pairs, and an adapter needs {LEAST_ROWS}: write more.")
+    different = [one.row for one in without(placed, faults)]
+    if len(different) < LEAST_ROWS:
+        raise DatasetError(
+            f"{data} holds {len(different)} different pairs, and an adapter needs {LEAST_ROWS}: write more."
+        )
+    lines = as_lines(different)
+    rows = [row for line in lines for row in from_line(line)]
     if (folder / "train.jsonl").is_file() and read_examples(folder / "train.jsonl") != rows:
         raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
     if folder.is_dir():
@@ -55,7 +59,7 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
     words["training"] = {"epochs": epochs, "validation": HELD_OUT if len(rows) < 1000 else plain.validation}
     AdapterFile.model_validate(words)
     with replacing(folder) as scratch:
-        (scratch / "train.jsonl").write_text("".join(map(as_line, rows)), encoding="utf-8")
+        (scratch / "train.jsonl").write_text("".join(lines), encoding="utf-8")
         text = yaml.safe_dump(words, allow_unicode=True, sort_keys=False)
         (scratch / "adapter.yaml").write_text(text, encoding="utf-8")
 

@@ -11,7 +11,7 @@ from adapters_small import make_adapter, make_base, make_settings, quick_trainin
 
 from adapters.card import plain
 from adapters.config import AdapterFile, read_adapter_file
-from adapters.dataset import Example, split
+from adapters.dataset import Example, read_examples, split
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, DatasetError
 from adapters.new import new_adapter, promote, train_and_judge
@@ -111,6 +111,25 @@ def test_other_pairs_never_replace_those_that_are_there(settings: AdapterSetting
     with pytest.raises(DatasetError, match="holds other pairs already"):
         new_adapter(settings, "faults", tmp_path / "more.csv", None, None)
     assert (settings.shipped / "faults" / "train.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("greeting", [[], ["Hi", "Hello, how can I help?"]])
+def test_conversations_are_written_once_and_the_same_command_goes_on(
+    settings: AdapterSettings, tmp_path: Path, greeting: list[str]
+) -> None:
+    def chat(question: str, answer: str) -> dict[str, object]:
+        said = [*greeting, question, answer, f"And after {question}?", "Call us."]
+        roles = ["user", "assistant"] * 3
+        messages = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+        return {"messages": messages, "intent": answer}
+
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps(chat(*pair)) + "\n" for pair in PAIRS))
+    new_adapter(settings, "faults", data, None, None)
+    written = settings.shipped / "faults" / "train.jsonl"
+    assert read_examples(written) == read_examples(data)
+    assert [json.loads(line) for line in written.read_text().splitlines()] == [chat(*pair) for pair in PAIRS]
+    new_adapter(settings, "faults", data, None, None)
 
 
 def scores(exact: float) -> Scores:
