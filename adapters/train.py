@@ -27,7 +27,7 @@ from adapters.errors import AdapterError, BaseModelError, DatasetError, Diverged
 from adapters.folders import replacing, trained_folder, writing
 from adapters.greedy import greedy_replies
 from adapters.live import Live
-from adapters.prompts import Message, encode_chat
+from adapters.prompts import encode_chat
 from adapters.registry import SPLIT_FILE
 from adapters.run_folder import newest_checkpoint, run_folder
 from adapters.tracking import PROJECT, Tracker
@@ -178,7 +178,7 @@ def _dataset(kind: Any, rows: Sequence[TokenRow]) -> Any:
 
 def exact_share(model: Any, tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> float:
     """Share of the examples whose greedy answer is exactly their completion."""
-    prompts = [encode_chat(tokenizer, [*row.before, Message("user", row.prompt)], open_reply=True) for row in examples]
+    prompts = [encode_chat(tokenizer, row.chat, open_reply=True) for row in examples]
     replies = greedy_replies(model, tokenizer, prompts, max_tokens)
     return sum(reply.text == row.completion for reply, row in zip(replies, examples, strict=True)) / len(examples)
 

@@ -18,7 +18,7 @@ from adapters.decode import Decoder, new_row
 from adapters.errors import AdapterError
 from adapters.greedy import ROWS_AT_ONCE
 from adapters.lora_batch import AdapterWeights
-from adapters.prompts import Message, encode_example
+from adapters.prompts import encode_example
 from adapters.registry import MANIFEST_FILE, SPLIT_FILE, FoundAdapter
 from adapters.residents import load_weights
 from adapters.writing import read_answer
@@ -99,7 +99,7 @@ def decide(scores: dict[str, Scores], measure: str) -> tuple[bool, str]:
 
 def answered(rows: Sequence[Example], weights: AdapterWeights | None, decoder: Decoder, most: int) -> tuple[str, ...]:
     """The greedy answer to each row."""
-    chats = [[*row.before, Message("user", row.prompt)] for row in rows]
+    chats = [row.chat for row in rows]
     return tuple(reply.text for reply in decoder.chat_replies(chats, weights, most, ROWS_AT_ONCE))
 
 
