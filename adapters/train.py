@@ -44,10 +44,12 @@ def train_adapter(
     version: int = 1,
     threads: int = 2,
     tracker: Tracker | None = None,
+    before: Split | None = None,
 ) -> AdapterManifest:
     """The manifest of the adapter written to `output`, which is replaced only when training is complete.
 
-    A run that was killed goes on where its newest complete checkpoint stands. Raises DatasetError.
+    What the version `before` left out is left out again. A run that was killed goes on where its newest complete
+    checkpoint stands. Raises DatasetError.
     """
     import torch
 
@@ -55,9 +57,9 @@ def train_adapter(
     settings = file.training
     if settings.method == "qlora" and base.quantization != "nf4":
         raise BaseModelError(f"QLoRA trains on a base in nf4, and {base.manifest.name} is held in {base.quantization}.")
-    training, validation = split(examples, settings.validation, settings.seed)
+    training, validation = split(examples, settings.validation, settings.seed, before)
     weights = [base.manifest.config_hash, base.manifest.weights_hash, base.quantization]
-    what = [settings.model_dump(), dataset_hash(examples), weights, version]
+    what = [settings.model_dump(), dataset_hash(examples), weights, version, before and before.model_dump()]
     with writing(output.parent), run_folder(output, what) as folder:
         model = attach_lora(base.model, settings)
         live = run_sft(model, base.tokenizer, training, settings, folder, validation, tracker)
@@ -66,7 +68,7 @@ def train_adapter(
             scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
         with replacing(output) as scratch:
             live.save(scratch)
-            write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation))
+            write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation, training))
             return save_adapter(scratch, model, name, file, examples, base, version, scores)
 
 

@@ -185,10 +185,16 @@ def _version_of(serving: Path, decoder: Decoder) -> FoundAdapter | None:
     return FoundAdapter(serving, manifest) if same else None
 
 
+def split_of(weights: Path) -> Split | None:
+    """What the training of these weights had and left out; None where nothing says so."""
+    try:
+        return read_manifest(weights / SPLIT_FILE, Split)
+    except AdapterError:
+        return None
+
+
 def _unseen(held_out: Sequence[Example], serving: Path) -> Sequence[Example]:
     """Those that the version before did not train on either, where its split says so and enough are left."""
-    try:
-        left = read_manifest(serving / SPLIT_FILE, Split).left_out(held_out)
-    except AdapterError:
-        return held_out
+    before = split_of(serving)
+    left = before.unseen(held_out) if before else []
     return left if len(left) >= LEAST_UNSEEN else held_out

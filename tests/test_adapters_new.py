@@ -10,11 +10,12 @@ import yaml
 from adapters_small import make_adapter, make_base, make_settings, quick_training
 
 from adapters.card import plain
-from adapters.config import AdapterFile, read_adapter_file
-from adapters.dataset import Example, read_examples, split
+from adapters.config import AdapterFile, read_adapter_file, read_manifest
+from adapters.dataset import Example, Split, read_examples, row_hash, split
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, DatasetError
 from adapters.new import new_adapter, promote, train_and_judge
+from adapters.rows import as_line
 from adapters.verdict import Scores, decide, domain_terms, rouge_l
 from desk.settings import AdapterSettings
 
@@ -76,8 +77,14 @@ def test_a_table_becomes_an_adapter_that_a_running_engine_takes_up(settings: Ada
     assert manifest.dataset_hash in (folder / "README.md").read_text()
     assert not (settings.trained.with_name("candidates") / "faults").exists()
 
+    first = read_manifest(folder / "split.json", Split)
+    with (settings.shipped / "faults" / "train.jsonl").open("a") as lines:
+        lines.writelines(as_line(Example(f"{word} today", "Clean it.")) for word in ("mouse sticks", "keyboard crumbs"))
     worse = tuned(settings, "faults", epochs=1, learning_rate=1e-5)
     second, kept = train_and_judge(settings, "faults", worse)
+    split_now = read_manifest(settings.trained.with_name("candidates") / "faults" / "split.json", Split)
+    assert set(first.validation) <= set(split_now.validation) == {row_hash(row) for row in kept.rows}
+    assert not set(first.training or ()) & set(split_now.validation) and len(split_now.training or ()) > 10
     assert not kept.promoted and "does not beat" in kept.reason and "the version before" in kept.reason
     assert second.version == 2 and json.loads((folder / "manifest.json").read_text())["version"] == 1
     assert promote(settings, "faults") == 2
