@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.prompts import encode_example
-from adapters.rows import Example, Fault, Placed
+from adapters.rows import Example, Fault, Placed, placed_at
 
 KINDS = {
     "form": "the row has none of the forms that can be read",
@@ -64,16 +64,22 @@ def check_rows(training: Sequence[Placed], held_out: Sequence[Placed] = ()) -> l
 
 
 def without(rows: Sequence[Placed], faults: Sequence[Fault]) -> list[Placed]:
-    """The rows that have no severe fault and are no second copy."""
-    out = {(fault.path, fault.line) for fault in faults if fault.severe or fault.kind == "duplicate"}
-    return [placed for placed in rows if (placed.path, placed.line) not in out]
+    """The rows that have no severe fault and are no second copy; the others of their line stay."""
+    out = {(fault.path, fault.line, fault.row) for fault in faults if fault.severe or fault.kind == "duplicate"}
+    return [placed for placed in rows if (placed.path, placed.line, placed.row) not in out]
 
 
 def statistics(rows: Sequence[Placed], tokenizer: Any, most: int) -> tuple[Statistics, list[Fault]]:
     """Lengths as the model will see them, and a fault for each row of more than `most` tokens."""
     lengths = [len(encode_example(tokenizer, one.row.prompt, one.row.completion, one.row.before)[0]) for one in rows]
     faults = [
-        Fault(one.path, one.line, "too long", f"it has {length:,} tokens, and {most:,} are read: shorten it.")
+        Fault(
+            one.path,
+            one.line,
+            "too long",
+            f"it has {length:,} tokens, and {most:,} are read: shorten it.",
+            row=one.row,
+        )
         for one, length in zip(rows, lengths, strict=True)
         if length > most
     ]
@@ -126,17 +132,17 @@ def _own_faults(rows: Sequence[Placed]) -> Iterator[Fault]:
         row = one.row
         for name, text in (("question", row.prompt), ("answer", row.completion)):
             if not text.strip():
-                yield Fault(one.path, one.line, "empty", f"the {name} is empty.")
+                yield Fault(one.path, one.line, "empty", f"the {name} is empty.", row=one.row)
             if found := CONTROL.search(text):
                 message = f"the {name} holds {found.group()!r}, which stays plain text: is it left from a chat log?"
-                yield Fault(one.path, one.line, "control", message, severe=False)
+                yield Fault(one.path, one.line, "control", message, severe=False, row=one.row)
             for what in personal_data(text):
                 message = f"the {name} holds what looks like {what}: a model repeats what it was trained on."
-                yield Fault(one.path, one.line, "personal", message, severe=False)
+                yield Fault(one.path, one.line, "personal", message, severe=False, row=one.row)
         answer = row.completion.rstrip()
         if BROKEN_END.search(answer) or (usual and answer and not SENTENCE_END.search(answer)):
             message = f"the answer ends with {answer[-20:]!r}, in the middle of a sentence."
-            yield Fault(one.path, one.line, "truncated", message, severe=False)
+            yield Fault(one.path, one.line, "truncated", message, severe=False, row=one.row)
 
 
 def personal_data(text: str) -> list[str]:
@@ -164,13 +170,14 @@ def _repeats(rows: Sequence[Placed]) -> Iterator[Fault]:
         question, told = asked(one.row), plain(one.row.completion)
         earlier = first.setdefault((question, told), one)
         if earlier is not one:
-            message = f"it says the same as line {earlier.line}{_elsewhere(one, earlier)}."
-            yield Fault(one.path, one.line, "duplicate", message, severe=False)
+            message = f"it says the same as {placed_at(earlier.path, earlier.line)}{_elsewhere(one, earlier)}."
+            yield Fault(one.path, one.line, "duplicate", message, severe=False, row=one.row)
             continue
         other = answers.setdefault(question, one)
         if other is not one:
-            message = f"line {other.line}{_elsewhere(one, other)} answers the same question differently: keep one."
-            yield Fault(one.path, one.line, "contradiction", message)
+            where = f"{placed_at(other.path, other.line)}{_elsewhere(one, other)}"
+            message = f"{where} answers the same question differently: keep one."
+            yield Fault(one.path, one.line, "contradiction", message, row=one.row)
 
 
 def _leaks(training: Sequence[Placed], held_out: Sequence[Placed]) -> Iterator[Fault]:
@@ -180,9 +187,10 @@ def _leaks(training: Sequence[Placed], held_out: Sequence[Placed]) -> Iterator[F
     trained = dict(zip(reversed(numbers[: len(training)]), reversed(training), strict=True))
     for one, number in zip(held_out, numbers[len(training) :], strict=True):
         if number in trained:
-            place = trained[number]
-            message = f"its question is nearly that of {place.path.name}, line {place.line}: the score would flatter."
-            yield Fault(one.path, one.line, "leakage", message)
+            near = trained[number]
+            where = f"{near.path.name}, {placed_at(near.path, near.line)}"
+            message = f"its question is nearly that of {where}: the score would flatter."
+            yield Fault(one.path, one.line, "leakage", message, row=one.row)
 
 
 def _elsewhere(one: Placed, other: Placed) -> str:

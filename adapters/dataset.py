@@ -61,11 +61,14 @@ def dataset_hash(examples: Sequence[Example]) -> str:
     return hashlib.sha256("\n".join(rows).encode("utf-8")).hexdigest()
 
 
-def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+def split(
+    examples: Sequence[Example], share: float, seed: int, before: "Split | None" = None
+) -> tuple[list[Example], list[Example]]:
     """(training, validation): `share` of the rows, seeded by `seed`.
 
     Near-duplicate questions stay on one side. Other questions of answers that training has are held out; only where no
-    answer has two questions, whole pairs are. The same rows and seed give the same split.
+    answer has two questions, whole pairs are. The same rows and seed give the same split. Rows that were there
+    `before`, at a split of the same share and seed, stay on the side where they were, and new ones fill the share up.
     """
     ordered = sorted(examples, key=lambda row: (row.completion, row.prompt, row.before and row.before[-1].content))
     numbers = groups_of([row.prompt for row in ordered])
@@ -74,9 +77,9 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
     for row, number in zip(ordered, numbers, strict=True):
         of.setdefault(row.completion, set()).add(number)
     chance = random.Random(seed)  # noqa: S311
-    held: set[int] = set()
-    trained: set[int] = set()
-    owed = 0.0
+    held, known = _sides(ordered, numbers, before if before and (before.seed, before.share) == (seed, share) else None)
+    trained = set(known)
+    owed = share * sum(sizes[number] for number in held | known) - sum(sizes[number] for number in held)
     for own in of.values():
         free = [number for number in chance.sample(sorted(own), len(own)) if number not in trained | held]
         owed += share * sum(sizes[number] for number in free)
@@ -87,8 +90,9 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
                 owed -= sizes[number]
             else:
                 trained.add(number)
-    if not held:
-        for number in chance.sample(sorted(trained), len(trained))[:-1]:
+    if not any(own & held and own & trained for own in of.values()):
+        fresh = trained - known
+        for number in chance.sample(sorted(fresh), len(fresh))[:-1]:
             if sizes[number] <= owed + 1e-9:
                 held.add(number)
                 owed -= sizes[number]
@@ -99,23 +103,49 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
     return training, validation
 
 
+def _sides(rows: Sequence[Example], numbers: Sequence[int], before: "Split | None") -> tuple[set[int], set[int]]:
+    """The groups that were held out before, and those that training had; none where nothing tells or nothing is left.
+
+    A group that a new row makes of two is held out: the version before is not asked about what it was trained on.
+    """
+    if before is None or before.training is None:
+        return set(), set()
+    left_out, trained_on = set(before.validation), set(before.training)
+    hashes = [row_hash(row) for row in rows]
+    held = {number for own, number in zip(hashes, numbers, strict=True) if own in left_out}
+    trained = {number for own, number in zip(hashes, numbers, strict=True) if own in trained_on}
+    return (held, trained - held) if held else (set(), set())
+
+
 class Split(BaseModel):
-    """split.json beside an adapter's weights: which rows training left out, by their hashes."""
+    """split.json beside an adapter's weights: which rows training left out and, where it says so, which it had, by
+    their hashes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     share: float
     validation: tuple[str, ...]
+    training: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, seed: int, share: float, validation: Sequence[Example]) -> "Split":
-        return cls(seed=seed, share=share, validation=tuple(sorted(map(row_hash, validation))))
+    def of(
+        cls, seed: int, share: float, validation: Sequence[Example], training: Sequence[Example] | None = None
+    ) -> "Split":
+        had = None if training is None else tuple(sorted(map(row_hash, training)))
+        return cls(seed=seed, share=share, validation=tuple(sorted(map(row_hash, validation))), training=had)
 
     def left_out(self, examples: Sequence[Example]) -> list[Example]:
-        """Those of the rows that training did not see."""
+        """Those of the rows that training left out."""
         held = set(self.validation)
         return [row for row in examples if row_hash(row) in held]
+
+    def unseen(self, examples: Sequence[Example]) -> list[Example]:
+        """Those of the rows that training did not have: left out, or new since."""
+        if self.training is None:
+            return self.left_out(examples)
+        had = set(self.training)
+        return [row for row in examples if row_hash(row) not in had]
 
 
 def token_rows(examples: Sequence[Example], tokenizer: Any, settings: TrainingSettings) -> list[TokenRow]:

@@ -14,7 +14,6 @@ from adapters.decode import Decoder
 from adapters.errors import DatasetError
 from adapters.greedy import ROWS_AT_ONCE
 from adapters.lora_batch import AdapterWeights
-from adapters.prompts import Message
 from adapters.registry import find_adapter
 from adapters.residents import load_weights
 from desk.settings import AdapterSettings
@@ -48,8 +47,8 @@ def answer_scores(
     loaded: LoadedAdapter, adapter: str | None, examples: Sequence[Example], max_new_tokens: int
 ) -> dict[str, float]:
     """`exact`: share of answers equal to the completion; `known`: share equal to any completion of the rows."""
-    prompts = [row.prompt for row in examples]
-    replies = loaded.decoder.replies(prompts, loaded.of(adapter), max_new_tokens, ROWS_AT_ONCE)
+    chats = [row.chat for row in examples]
+    replies = loaded.decoder.chat_replies(chats, loaded.of(adapter), max_new_tokens, ROWS_AT_ONCE)
     answers = [reply.text for reply in replies]
     known = {row.completion for row in examples}
     right = sum(answer == row.completion for answer, row in zip(answers, examples, strict=True))
@@ -74,8 +73,8 @@ def calibrate(loaded: LoadedAdapter, adapter: str, examples: Sequence[Example], 
 
     Raises DatasetError when fewer than LEAST_ROWS of them are answered right: a level would be chance.
     """
-    prompts = [row.prompt for row in examples]
-    replies = loaded.decoder.replies(prompts, loaded.of(adapter), max_new_tokens, ROWS_AT_ONCE)
+    chats = [row.chat for row in examples]
+    replies = loaded.decoder.chat_replies(chats, loaded.of(adapter), max_new_tokens, ROWS_AT_ONCE)
     judged = [(reply.confidence, reply.text == row.completion) for reply, row in zip(replies, examples, strict=True)]
     right = sorted(sure for sure, correct in judged if correct)
     wrong = [sure for sure, correct in judged if not correct]
@@ -102,7 +101,7 @@ def field_scores(
     truth = [json.loads(row.completion) for row in examples]
     steps: list[list[Step]] = [[] for _ in examples]
     rows = [
-        loaded.decoder.fields([Message("user", row.prompt)], loaded.of(adapter), choices, kept.append)
+        loaded.decoder.fields(row.chat, loaded.of(adapter), choices, kept.append)
         for row, kept in zip(examples, steps, strict=True)
     ]
     loaded.decoder.run(rows, ROWS_AT_ONCE)

@@ -11,17 +11,17 @@ import yaml
 from adapters.base import load_base
 from adapters.checks import check_rows, without
 from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, TrainingSettings, read_manifest
-from adapters.dataset import Example, read_examples, split, told
+from adapters.dataset import Example, Split, read_examples, split, told
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, DatasetError
 from adapters.folders import replacing, trained_folder, writing
 from adapters.registry import MANIFEST_FILE, weights_folder
 from adapters.report import write_report
-from adapters.rows import Placed, as_line, read_rows
+from adapters.rows import Placed, as_lines, from_line, read_rows
 from adapters.run_folder import alone
 from adapters.tracking import Package, tracker_of
 from adapters.train import next_version, train_adapter
-from adapters.verdict import Verdict, judge
+from adapters.verdict import Verdict, judge, split_of
 from desk.settings import AdapterSettings
 
 STEPS, MOST_EPOCHS = 300, 60
@@ -42,9 +42,13 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
     faults += check_rows(placed)
     if severe := [fault for fault in faults if fault.severe]:
         raise DatasetError(told(severe))
-    rows = [one.row for one in without(placed, faults)]
-    if len(rows) < LEAST_ROWS:
-        raise DatasetError(f"{data} holds {len(rows)} different pairs, and an adapter needs {LEAST_ROWS}: write more.")
+    different = [one.row for one in without(placed, faults)]
+    if len(different) < LEAST_ROWS:
+        raise DatasetError(
+            f"{data} holds {len(different)} different pairs, and an adapter needs {LEAST_ROWS}: write more."
+        )
+    lines = as_lines(different)
+    rows = [row for line in lines for row in from_line(line)]
     if (folder / "train.jsonl").is_file() and read_examples(folder / "train.jsonl") != rows:
         raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
     if folder.is_dir():
@@ -55,20 +59,21 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
     words["training"] = {"epochs": epochs, "validation": HELD_OUT if len(rows) < 1000 else plain.validation}
     AdapterFile.model_validate(words)
     with replacing(folder) as scratch:
-        (scratch / "train.jsonl").write_text("".join(map(as_line, rows)), encoding="utf-8")
+        (scratch / "train.jsonl").write_text("".join(lines), encoding="utf-8")
         text = yaml.safe_dump(words, allow_unicode=True, sort_keys=False)
         (scratch / "adapter.yaml").write_text(text, encoding="utf-8")
 
 
-def desk_rows(folder: Path, file: AdapterFile) -> tuple[list[Example], list[Example]]:
-    """(rows to train on, rows to measure with) of a desk's adapter, checked. Raises DatasetError."""
+def desk_rows(folder: Path, file: AdapterFile, before: Split | None = None) -> tuple[list[Example], list[Example]]:
+    """(rows to train on, rows to measure with) of a desk's adapter, checked; `before` is the split of the version that
+    serves. Raises DatasetError."""
     placed, faults = read_rows(folder / "train.jsonl")
     held_out, more = read_rows(folder / "eval.jsonl") if (folder / "eval.jsonl").is_file() else ([], [])
     faults += [*more, *check_rows(placed, held_out)]
     if severe := [fault for fault in faults if fault.severe]:
         raise DatasetError(told(severe))
     examples = [one.row for one in placed]
-    return examples, _held_out(examples, held_out, file)
+    return examples, _held_out(examples, held_out, file, before)
 
 
 def train_and_judge(
@@ -80,19 +85,28 @@ def train_and_judge(
     """
     candidate = trained_folder(settings, name, promoted=False)
     with writing(candidate.parent), alone(candidate):
-        examples, rows = desk_rows(settings.shipped / name, file)
+        serving = weights_folder(settings, name)
+        before = split_of(serving)
+        examples, rows = desk_rows(settings.shipped / name, file, before)
         kind = "nf4" if file.training.method == "qlora" else settings.quantization
         base = load_base(settings.base, kind, settings.cache)
         version = next_version(name, settings)
         if tracker := tracker_of(settings, package, name, version):
             print(f"To watch it train: {tracker.command}", file=sys.stderr)
         manifest = train_adapter(
-            name, file, examples, base, candidate, version=version, threads=settings.threads, tracker=tracker
+            name,
+            file,
+            examples,
+            base,
+            candidate,
+            version=version,
+            threads=settings.threads,
+            tracker=tracker,
+            before=before,
         )
         del base
         torch.set_num_threads(settings.threads)
         decoder = Decoder(load_base(settings.base, kind, settings.cache))
-        serving = weights_folder(settings, name)
         verdict = judge(candidate, serving, rows, examples, decoder, file.training.max_tokens)
         write_report(candidate, manifest, verdict)
         if verdict.promoted:
@@ -119,9 +133,11 @@ def _let_serve(settings: AdapterSettings, name: str) -> int:
     return manifest.version
 
 
-def _held_out(examples: list[Example], held_out: list[Placed], file: AdapterFile) -> list[Example]:
+def _held_out(
+    examples: list[Example], held_out: list[Placed], file: AdapterFile, before: Split | None
+) -> list[Example]:
     """The evaluation rows; where there are none, the rows that training will leave out."""
-    rows = [one.row for one in held_out] or split(examples, file.training.validation, file.training.seed)[1]
+    rows = [one.row for one in held_out] or split(examples, file.training.validation, file.training.seed, before)[1]
     if not rows:
         raise DatasetError(
             "No row is held out, so nothing could say whether the adapter is any good: raise training.validation in "

@@ -36,6 +36,11 @@ class Example:
     intent: str | None = None
     before: tuple[Message, ...] = ()
 
+    @property
+    def chat(self) -> list[Message]:
+        """What the answer follows: what was said before, then the question."""
+        return [*self.before, Message("user", self.prompt)]
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -49,16 +54,23 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a row. `kind` is one of KINDS; a row with a severe fault cannot be trained on."""
+    """What is wrong with a row. `kind` is one of KINDS; a row with a severe fault cannot be trained on. `row` is the
+    one that has it: a line may hold several; None where the line gave no rows."""
 
     path: Path
     line: int
     kind: str
     message: str
     severe: bool = True
+    row: Example | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}, {'row' if self.path.suffix.lower() == '.json' else 'line'} {self.line}: {self.message}"
+        return f"{self.path}, {placed_at(self.path, self.line)}: {self.message}"
+
+
+def placed_at(path: Path, line: int) -> str:
+    """Where a row stands in its file, in words."""
+    return f"{'row' if path.suffix.lower() == '.json' else 'line'} {line}"
 
 
 class _Pair(BaseModel):
@@ -269,10 +281,31 @@ def _table(path: Path, names: Sequence[str], rows: Sequence[tuple[int, Mapping[s
 
 
 def as_line(row: Example) -> str:
-    """A row as a line of train.jsonl."""
+    """A row as a line of train.jsonl; one with a history as a whole conversation, read as a row for each answer."""
+    pair: dict[str, object] = {"prompt": row.prompt, "completion": row.completion}
     if row.before:
-        said = [{"role": message.role, "content": message.content} for message in row.before]
-        chat = [*said, {"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
-        return json.dumps({"messages": chat}, ensure_ascii=False) + "\n"
-    pair = {"prompt": row.prompt, "completion": row.completion} | ({"intent": row.intent} if row.intent else {})
-    return json.dumps(pair, ensure_ascii=False) + "\n"
+        said = [*row.chat, Message("assistant", row.completion)]
+        pair = {"messages": [{"role": message.role, "content": message.content} for message in said]}
+    intent = {} if row.intent is None else {"intent": row.intent}
+    return json.dumps(pair | intent, ensure_ascii=False) + "\n"
+
+
+def as_lines(rows: Sequence[Example]) -> list[str]:
+    """The lines of train.jsonl for these rows: those that follow one another in one conversation have a line together.
+
+    An answer whose history's own rows are not among them brings those along: a conversation is read whole.
+    """
+    following = [*rows[1:], None]
+    return [
+        as_line(row) for row, after in zip(rows, following, strict=True) if after is None or not _goes_on(row, after)
+    ]
+
+
+def from_line(line: str) -> list[Example]:
+    """The rows of a line that as_line wrote."""
+    return _from_json(json.loads(line))
+
+
+def _goes_on(row: Example, after: Example) -> bool:
+    """Whether `after` is the next answer of the same conversation."""
+    return after.intent == row.intent and after.before == (*row.chat, Message("assistant", row.completion))

@@ -27,7 +27,7 @@ from adapters.errors import AdapterError, BaseModelError, DatasetError, Diverged
 from adapters.folders import replacing, trained_folder, writing
 from adapters.greedy import greedy_replies
 from adapters.live import Live
-from adapters.prompts import Message, encode_chat
+from adapters.prompts import encode_chat
 from adapters.registry import SPLIT_FILE
 from adapters.run_folder import newest_checkpoint, run_folder
 from adapters.tracking import PROJECT, Tracker
@@ -44,10 +44,12 @@ def train_adapter(
     version: int = 1,
     threads: int = 2,
     tracker: Tracker | None = None,
+    before: Split | None = None,
 ) -> AdapterManifest:
     """The manifest of the adapter written to `output`, which is replaced only when training is complete.
 
-    A run that was killed goes on where its newest complete checkpoint stands. Raises DatasetError.
+    What the version `before` left out is left out again. A run that was killed goes on where its newest complete
+    checkpoint stands. Raises DatasetError.
     """
     import torch
 
@@ -55,9 +57,9 @@ def train_adapter(
     settings = file.training
     if settings.method == "qlora" and base.quantization != "nf4":
         raise BaseModelError(f"QLoRA trains on a base in nf4, and {base.manifest.name} is held in {base.quantization}.")
-    training, validation = split(examples, settings.validation, settings.seed)
+    training, validation = split(examples, settings.validation, settings.seed, before)
     weights = [base.manifest.config_hash, base.manifest.weights_hash, base.quantization]
-    what = [settings.model_dump(), dataset_hash(examples), weights, version]
+    what = [settings.model_dump(), dataset_hash(examples), weights, version, before and before.model_dump()]
     with writing(output.parent), run_folder(output, what) as folder:
         model = attach_lora(base.model, settings)
         live = run_sft(model, base.tokenizer, training, settings, folder, validation, tracker)
@@ -66,7 +68,7 @@ def train_adapter(
             scores["validation_exact"] = exact_share(model.eval(), base.tokenizer, validation, settings.max_tokens)
         with replacing(output) as scratch:
             live.save(scratch)
-            write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation))
+            write_manifest(scratch / SPLIT_FILE, Split.of(settings.seed, settings.validation, validation, training))
             return save_adapter(scratch, model, name, file, examples, base, version, scores)
 
 
@@ -178,7 +180,7 @@ def _dataset(kind: Any, rows: Sequence[TokenRow]) -> Any:
 
 def exact_share(model: Any, tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> float:
     """Share of the examples whose greedy answer is exactly their completion."""
-    prompts = [encode_chat(tokenizer, [*row.before, Message("user", row.prompt)], open_reply=True) for row in examples]
+    prompts = [encode_chat(tokenizer, row.chat, open_reply=True) for row in examples]
     replies = greedy_replies(model, tokenizer, prompts, max_tokens)
     return sum(reply.text == row.completion for reply, row in zip(replies, examples, strict=True)) / len(examples)
 

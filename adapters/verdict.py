@@ -18,7 +18,7 @@ from adapters.decode import Decoder, new_row
 from adapters.errors import AdapterError
 from adapters.greedy import ROWS_AT_ONCE
 from adapters.lora_batch import AdapterWeights
-from adapters.prompts import Message, encode_example
+from adapters.prompts import encode_example
 from adapters.registry import MANIFEST_FILE, SPLIT_FILE, FoundAdapter
 from adapters.residents import load_weights
 from adapters.writing import read_answer
@@ -99,7 +99,7 @@ def decide(scores: dict[str, Scores], measure: str) -> tuple[bool, str]:
 
 def answered(rows: Sequence[Example], weights: AdapterWeights | None, decoder: Decoder, most: int) -> tuple[str, ...]:
     """The greedy answer to each row."""
-    chats = [[*row.before, Message("user", row.prompt)] for row in rows]
+    chats = [row.chat for row in rows]
     return tuple(reply.text for reply in decoder.chat_replies(chats, weights, most, ROWS_AT_ONCE))
 
 
@@ -185,10 +185,16 @@ def _version_of(serving: Path, decoder: Decoder) -> FoundAdapter | None:
     return FoundAdapter(serving, manifest) if same else None
 
 
+def split_of(weights: Path) -> Split | None:
+    """What the training of these weights had and left out; None where nothing says so."""
+    try:
+        return read_manifest(weights / SPLIT_FILE, Split)
+    except AdapterError:
+        return None
+
+
 def _unseen(held_out: Sequence[Example], serving: Path) -> Sequence[Example]:
     """Those that the version before did not train on either, where its split says so and enough are left."""
-    try:
-        left = read_manifest(serving / SPLIT_FILE, Split).left_out(held_out)
-    except AdapterError:
-        return held_out
+    before = split_of(serving)
+    left = before.unseen(held_out) if before else []
     return left if len(left) >= LEAST_UNSEEN else held_out

@@ -9,7 +9,8 @@ import pytest
 from adapters_small import TEXTS, quick_training
 
 from adapters.augment import Noise, disturb
-from adapters.dataset import Example, dataset_hash, disturb_prompt, read_examples, split, token_rows
+from adapters.checks import groups_of
+from adapters.dataset import Example, Split, dataset_hash, disturb_prompt, read_examples, split, token_rows
 from adapters.errors import DatasetError
 from adapters.tiny.tokenizer import train_tokenizer
 
@@ -65,6 +66,37 @@ def test_a_split_takes_its_share_of_every_answer_and_is_the_same_for_the_same_se
 
 def test_an_answer_with_one_row_is_not_held_out() -> None:
     assert split([Example("a", "b")], 0.5, 1) == ([Example("a", "b")], [])
+
+
+def words(chance: random.Random) -> str:
+    return "".join(chance.choices("abcdefghij", k=14))
+
+
+@pytest.mark.parametrize("answers", [20, 200])
+def test_rows_keep_their_side_when_others_come_and_new_ones_fill_the_share_up(answers: int) -> None:
+    """With ten questions of an answer, and with one."""
+    chance = random.Random(2)
+    rows = [Example(words(chance), f"answer {number % answers}") for number in range(200)]
+    training, validation = split(rows, 0.15, 3)
+    before = Split.of(3, 0.15, validation, training)
+    new = [Example(words(chance), f"answer {number if answers == 200 else number % 7}") for number in range(200, 240)]
+    gone = {*validation[:2], *training[:3]}
+    kept = [row for row in rows if row not in gone]
+    second, held = split([*kept, *new], 0.15, 3, before)
+    assert set(validation[2:]) <= set(held) and set(training[3:]) <= set(second)
+    assert len(held) == int(0.15 * (len(kept) + len(new))) and set(held) & set(new)
+    assert before.unseen(held) == held and set(before.unseen(second)) == set(second) & set(new)
+    assert set(split([*kept, *new], 0.15, 3)[1]) & set(training), "drawn anew, the old version has seen some"
+    assert split([*kept, *new], 0.15, 4, before) == split([*kept, *new], 0.15, 4), "another seed draws anew"
+    assert split(kept, 0.15, 3, Split.of(3, 0.15, validation)) == split(kept, 0.15, 3), "nothing says what it had"
+
+
+def test_a_new_question_near_one_that_was_held_out_is_held_out_with_it() -> None:
+    old = [Example(f"{word} is broken since the storm", "Call us.") for word in ("lamp", "elevator", "doorbell")]
+    before = Split.of(1, 0.4, old[:1], old[1:])
+    near = Example("Lamp is broken since the storms!", "Call us.")
+    assert groups_of([old[0].prompt, near.prompt]) in ([0, 0], [1, 1])
+    assert set(split([*old, near], 0.4, 1, before)[1]) == {old[0], near}
 
 
 def test_the_dataset_hash_ignores_order_and_sees_every_word() -> None:

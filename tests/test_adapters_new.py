@@ -10,11 +10,12 @@ import yaml
 from adapters_small import make_adapter, make_base, make_settings, quick_training
 
 from adapters.card import plain
-from adapters.config import AdapterFile, read_adapter_file
-from adapters.dataset import Example, split
+from adapters.config import AdapterFile, read_adapter_file, read_manifest
+from adapters.dataset import Example, Split, read_examples, row_hash, split
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, DatasetError
 from adapters.new import new_adapter, promote, train_and_judge
+from adapters.rows import as_line
 from adapters.verdict import Scores, decide, domain_terms, rouge_l
 from desk.settings import AdapterSettings
 
@@ -76,8 +77,14 @@ def test_a_table_becomes_an_adapter_that_a_running_engine_takes_up(settings: Ada
     assert manifest.dataset_hash in (folder / "README.md").read_text()
     assert not (settings.trained.with_name("candidates") / "faults").exists()
 
+    first = read_manifest(folder / "split.json", Split)
+    with (settings.shipped / "faults" / "train.jsonl").open("a") as lines:
+        lines.writelines(as_line(Example(f"{word} today", "Clean it.")) for word in ("mouse sticks", "keyboard crumbs"))
     worse = tuned(settings, "faults", epochs=1, learning_rate=1e-5)
     second, kept = train_and_judge(settings, "faults", worse)
+    split_now = read_manifest(settings.trained.with_name("candidates") / "faults" / "split.json", Split)
+    assert set(first.validation) <= set(split_now.validation) == {row_hash(row) for row in kept.rows}
+    assert not set(first.training or ()) & set(split_now.validation) and len(split_now.training or ()) > 10
     assert not kept.promoted and "does not beat" in kept.reason and "the version before" in kept.reason
     assert second.version == 2 and json.loads((folder / "manifest.json").read_text())["version"] == 1
     assert promote(settings, "faults") == 2
@@ -111,6 +118,25 @@ def test_other_pairs_never_replace_those_that_are_there(settings: AdapterSetting
     with pytest.raises(DatasetError, match="holds other pairs already"):
         new_adapter(settings, "faults", tmp_path / "more.csv", None, None)
     assert (settings.shipped / "faults" / "train.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("greeting", [[], ["Hi", "Hello, how can I help?"]])
+def test_conversations_are_written_once_and_the_same_command_goes_on(
+    settings: AdapterSettings, tmp_path: Path, greeting: list[str]
+) -> None:
+    def chat(question: str, answer: str) -> dict[str, object]:
+        said = [*greeting, question, answer, f"And after {question}?", "Call us."]
+        roles = ["user", "assistant"] * 3
+        messages = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+        return {"messages": messages, "intent": answer}
+
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps(chat(*pair)) + "\n" for pair in PAIRS))
+    new_adapter(settings, "faults", data, None, None)
+    written = settings.shipped / "faults" / "train.jsonl"
+    assert read_examples(written) == read_examples(data)
+    assert [json.loads(line) for line in written.read_text().splitlines()] == [chat(*pair) for pair in PAIRS]
+    new_adapter(settings, "faults", data, None, None)
 
 
 def scores(exact: float) -> Scores:

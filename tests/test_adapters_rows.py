@@ -26,7 +26,7 @@ from adapters.checks import (
 from adapters.dataset import Split, row_hash, split
 from adapters.errors import DatasetError
 from adapters.prompts import Message
-from adapters.rows import Example, Placed, read_rows
+from adapters.rows import Example, Placed, as_lines, from_line, read_rows
 from adapters.tiny.tokenizer import train_tokenizer
 
 CHAT = [
@@ -187,6 +187,42 @@ def test_the_same_question_after_another_history_is_no_contradiction() -> None:
     first = Example("Which?", "The blue one.", None, (Message("user", "Cable?"),))
     second = Example("Which?", "The red one.", None, (Message("user", "Bin?"),))
     assert kinds([Placed(first, Path("a"), 1), Placed(second, Path("a"), 2)]) == []
+
+
+def test_a_second_copy_in_a_conversation_costs_its_other_answers_nothing(tmp_path: Path) -> None:
+    greeting = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    asked = [
+        [{"role": "user", "content": f"Where is {thing}?"}, {"role": "assistant", "content": "Upstairs."}]
+        for thing in ("the bin", "the yard")
+    ]
+    placed, _ = read_rows(lines(tmp_path / "train.jsonl", *({"messages": greeting + turns} for turns in asked)))
+    faults = check_rows(placed)
+    assert [(fault.line, fault.kind, fault.row) for fault in faults] == [(2, "duplicate", placed[2].row)]
+    assert without(placed, faults) == [*placed[:2], placed[3]]
+
+
+def test_another_row_of_a_json_list_is_named_as_such() -> None:
+    rows = placed(("Where?", "Here."), ("Where?", "Here."), ("Where?", "There."), name="pairs.json")
+    same, other = check_rows(rows)
+    assert str(same) == "pairs.json, row 2: it says the same as row 1."
+    assert str(other) == "pairs.json, row 3: row 1 answers the same question differently: keep one."
+    leak = check_rows(rows[:1], placed(("Where?", "Here."), name="eval.jsonl"))[0]
+    assert "nearly that of pairs.json, row 1:" in leak.message
+
+
+@pytest.mark.parametrize(("intent", "system"), [(None, 1), ("screen", 0)])
+def test_a_conversation_is_written_as_one_line_and_read_as_the_same_rows(
+    tmp_path: Path, intent: str | None, system: int
+) -> None:
+    chat: dict[str, object] = {"messages": CHAT[1 - system :]} | ({"intent": intent} if intent else {})
+    single = {"prompt": "My screen?", "completion": "The cable.", "intent": "screen"}
+    rows = [one.row for one in read_rows(lines(tmp_path / "one.jsonl", single, chat, chat, single))[0]]
+    assert len(rows) == 6
+    written = as_lines(rows)
+    assert [json.loads(line) for line in written] == [single, chat, chat, single]
+    (tmp_path / "two.jsonl").write_text("".join(written), encoding="utf-8")
+    assert [one.row for one in read_rows(tmp_path / "two.jsonl")[0]] == rows
+    assert [row for line in written for row in from_line(line)] == rows
 
 
 def test_a_held_out_question_that_training_nearly_holds_is_a_leak() -> None:
