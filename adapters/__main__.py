@@ -15,7 +15,7 @@ from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
 from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
-from adapters.reading_options import pretrain_reader, reading_options
+from adapters.reading_options import check_reading, pretrain_reader, reading_options
 from adapters.sharing_options import SHARING, sharing_options
 from adapters.tracking import check_installed
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, load_desk, service_key
@@ -226,6 +226,7 @@ def _promote(desk: Desk, options: argparse.Namespace) -> None:
 
 
 def _pretrain(desk: Desk, options: argparse.Namespace) -> None:
+    check_reading(options)
     if options.reading:
         return pretrain_reader(desk, options)
     from adapters.tiny.build import build_base
