@@ -76,10 +76,10 @@ def merge_adapter(settings: AdapterSettings, name: str, output: Path) -> Merged:
     base, shapes = base_shapes(settings.base)
     found = find_adapter(settings, name, base)
     rows = held_out_rows(settings.shipped / name, found.folder)
-    _check_output(output)
     training = TrainingSettings.model_validate(found.manifest.settings)
     most = training.max_tokens
     source = base_folder(settings.base)
+    _check_output(output, source)
     with writing(output), replacing(output) as scratch:
         model = write_merged(source, base, found, shapes, scratch)
         # As it is served; what QLoRA trained is measured on the nf4 that it was trained on.
@@ -246,13 +246,16 @@ def _measure(
     return Measured(loaded.quantization, exact, perplexity(answer_logprobs(rows, weights, decoder))), answers
 
 
-def _check_output(output: Path) -> None:
-    """Raises AdapterError for a place that holds anything but a model that was merged here before."""
+def _check_output(output: Path, source: Path) -> None:
+    """Raises AdapterError for a place that holds anything but a model that was merged here before, and for the base's
+    own folder `source`, or one around it: that may be a merged model too."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     try:
-        if output.is_dir() and "adapter" in read_manifest(output / "base.json", BaseManifest).created:
-            return
+        earlier = output.is_dir() and "adapter" in read_manifest(output / "base.json", BaseManifest).created
     except ModelError:
-        pass
-    raise AdapterError(f"{output} holds something else than a merged model: name another folder with --output.")
+        earlier = False
+    if not earlier:
+        raise AdapterError(f"{output} holds something else than a merged model: name another folder with --output.")
+    if source.resolve().is_relative_to(output.resolve()):
+        raise AdapterError(f"{output} holds the base that is merged into: name another folder with --output.")

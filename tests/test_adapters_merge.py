@@ -256,6 +256,19 @@ def test_only_a_merged_model_is_ever_replaced(settings: AdapterSettings, tmp_pat
     assert merge_adapter(settings, "blue", tmp_path / "out").model.name != first.model.name
 
 
+def test_the_base_in_use_is_not_replaced_by_its_own_merged_model(settings: AdapterSettings, tmp_path: Path) -> None:
+    merged = tmp_path / "merged" / "red"
+    merge_adapter(settings, "red", merged)
+    make_adapter(merged, tmp_path / "next" / "red", "red", 3, version=2)
+    before = (merged / "base.json").read_bytes()
+    (tmp_path / "link").symlink_to(merged)
+    again = replace(settings, base=str(merged), trained=tmp_path / "next")
+    for output in (merged, tmp_path / "link", merged / ".." / "red"):
+        with pytest.raises(AdapterError, match="holds the base that is merged into: name another folder"):
+            merge_adapter(again, "red", output)
+    assert (merged / "base.json").read_bytes() == before
+
+
 def test_rows_that_training_left_out_stand_in_for_an_evaluation_file(settings: AdapterSettings, tmp_path: Path) -> None:
     folder, weights = settings.shipped / "red", settings.trained / "red"
     rows = [Example(prompt, "Reseat it.") for prompt in PROMPTS]
