@@ -79,8 +79,8 @@ def train_and_judge(
     Raises ModelError; the version before then serves on, whatever went wrong.
     """
     candidate = trained_folder(settings, name, promoted=False)
+    examples, rows = desk_rows(settings.shipped / name, file)
     with writing(candidate.parent), alone(candidate):
-        examples, rows = desk_rows(settings.shipped / name, file)
         kind = "nf4" if file.training.method == "qlora" else settings.quantization
         base = load_base(settings.base, kind, settings.cache)
         version = next_version(name, settings)
