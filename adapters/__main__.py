@@ -265,7 +265,7 @@ def _evaluate(desk: Desk, options: argparse.Namespace) -> None:
 
 def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
     """On the validation rows of train.jsonl, which training leaves out; the level is written into the manifest."""
-    from adapters.config import AdapterManifest, TrainingSettings, read_manifest, write_manifest
+    from adapters.config import AdapterManifest, read_manifest, settings_of, write_manifest
     from adapters.dataset import Split, dataset_hash, read_examples
     from adapters.evaluate import calibrate, load_adapter
     from adapters.registry import MANIFEST_FILE, SPLIT_FILE, weights_folder
@@ -278,7 +278,7 @@ def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
     manifest = read_manifest(path, AdapterManifest)
     if manifest.dataset_hash != dataset_hash(examples):
         raise DatasetError(f"train.jsonl of {options.name} has changed since it was trained: train it again first.")
-    training = TrainingSettings.model_validate(manifest.settings)
+    training = settings_of(manifest, path)
     validation = read_manifest(path.with_name(SPLIT_FILE), Split).left_out(examples)
     found = calibrate(decoder, options.name, validation, training.max_tokens)
     write_manifest(path, manifest.model_copy(update={"least_confidence": found.level}))

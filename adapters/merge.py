@@ -17,12 +17,12 @@ import torch
 from adapters.base import TINY_PARAMETERS, Quantization, load_base, weights_hash
 from adapters.base_files import ACCOMPANYING, INDEX, base_folder, base_shapes, shard_names
 from adapters.card import plain
-from adapters.config import BaseManifest, TrainingSettings, config_hash, read_manifest, write_manifest
+from adapters.config import BaseManifest, config_hash, read_manifest, settings_of, write_manifest
 from adapters.dataset import Example, Split, read_examples
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, BaseModelError, DatasetError, ModelError
 from adapters.folders import CARD, replacing, writing
-from adapters.registry import SPLIT_FILE, FoundAdapter, find_adapter, read_weights
+from adapters.registry import MANIFEST_FILE, SPLIT_FILE, FoundAdapter, find_adapter, read_weights
 from adapters.residents import load_weights
 from adapters.verdict import answer_logprobs, answered, perplexity
 from desk.settings import AdapterSettings
@@ -76,13 +76,13 @@ def merge_adapter(settings: AdapterSettings, name: str, output: Path) -> Merged:
     base, shapes = base_shapes(settings.base)
     found = find_adapter(settings, name, base)
     rows = held_out_rows(settings.shipped / name, found.folder)
-    training = TrainingSettings.model_validate(found.manifest.settings)
+    training = settings_of(found.manifest, found.folder / MANIFEST_FILE)
     most = training.max_tokens
     source = base_folder(settings.base)
     _check_output(output, source)
     with writing(output), replacing(output) as scratch:
         model = write_merged(source, base, found, shapes, scratch)
-        # As it is served; what QLoRA trained is measured on the nf4 that it was trained on.
+        # As the desk serves; what QLoRA trained is measured on nf4, as it was trained, whatever the desk serves in.
         served = "nf4" if training.method == "qlora" else settings.quantization
         before, own = _measure(settings.base, served, settings.cache, found, rows, most)
         sixteen: Quantization = "fp32" if model.parameters < TINY_PARAMETERS else "bf16"
@@ -220,9 +220,9 @@ def merge_card(merged: Merged) -> str:
 |---|---|
 | weights | {merged.model.parameters:,}, stored in bf16 |
 | weights (SHA-256) | `{merged.model.weights_hash}` |
-| adapter's weights (SHA-256) | `{adapter.weights_hash}` |
-| base's weights (SHA-256) | `{adapter.base_weights_hash or "not known"}` |
-| data (SHA-256) | `{adapter.dataset_hash}` |
+| adapter's weights (SHA-256) | `{plain(adapter.weights_hash)}` |
+| base's weights (SHA-256) | `{plain(adapter.base_weights_hash) or "not known"}` |
+| data (SHA-256) | `{plain(adapter.dataset_hash)}` |
 
 The product of the adapter's matrices was added to the weights of the base's own files in 32-bit arithmetic and rounded
 once. It answers as the adapter does, and cannot be turned back into the base.
