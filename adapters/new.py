@@ -47,8 +47,13 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
         raise DatasetError(f"{data} holds {len(rows)} different pairs, and an adapter needs {LEAST_ROWS}: write more.")
     if (folder / "train.jsonl").is_file() and read_examples(folder / "train.jsonl") != rows:
         raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
-    if folder.is_dir():
+    if (folder / "train.jsonl").is_file():
         return
+    if folder.is_dir():
+        raise DatasetError(
+            f"{folder} is there already, without a train.jsonl: put your pairs there under that name and leave out "
+            "--data, --title and --domain, or choose another name."
+        )
     plain = TrainingSettings()
     epochs = min(MOST_EPOCHS, max(plain.epochs, round(STEPS * plain.batch_size / len(rows))))
     words: dict[str, object] = {"title": title or name, "domain": domain or title or name}

@@ -113,6 +113,15 @@ def test_other_pairs_never_replace_those_that_are_there(settings: AdapterSetting
     assert (settings.shipped / "faults" / "train.jsonl").read_bytes() == before
 
 
+def test_a_folder_without_pairs_is_not_passed_over_in_silence(settings: AdapterSettings, tmp_path: Path) -> None:
+    folder = settings.shipped / "faults"
+    folder.mkdir(parents=True)
+    (folder / "adapter.yaml").write_text("title: Mine\ndomain: My things\n")
+    with pytest.raises(DatasetError, match=r"without a train\.jsonl: put your pairs there .* or choose another name"):
+        new_adapter(settings, "faults", table(tmp_path / "pairs.csv"), "Another title", None)
+    assert [path.name for path in folder.iterdir()] == ["adapter.yaml"]
+
+
 def scores(exact: float) -> Scores:
     return Scores(rows=40, exact=exact, rouge_l=exact, terms=exact, perplexity=2.0)
 
