@@ -4,11 +4,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
-from adapters.base import load_base
+from adapters.base import Quantization, chosen_kind, load_base
 from adapters.checks import check_rows, without
 from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, TrainingSettings, read_manifest
 from adapters.dataset import Example, read_examples, split, told
@@ -88,6 +89,7 @@ def train_and_judge(
     with writing(candidate.parent), alone(candidate):
         kind = "nf4" if file.training.method == "qlora" else settings.quantization
         base = load_base(settings.base, kind, settings.cache)
+        note = served_otherwise(file.training.method, settings.quantization, base.model.config)
         version = next_version(name, settings)
         if tracker := tracker_of(settings, package, name, version):
             print(f"To watch it train: {tracker.command}", file=sys.stderr)
@@ -99,10 +101,26 @@ def train_and_judge(
         decoder = Decoder(load_base(settings.base, kind, settings.cache))
         serving = weights_folder(settings, name)
         verdict = judge(candidate, serving, rows, examples, decoder, file.training.max_tokens)
-        write_report(candidate, manifest, verdict)
+        write_report(candidate, manifest, verdict, note)
+        if note:
+            print(note, file=sys.stderr)
         if verdict.promoted:
             _let_serve(settings, name)
         return manifest, verdict
+
+
+def served_otherwise(method: str, quantization: Quantization, config: Any) -> str:
+    """A sentence where an adapter that `method` trained is served on other weights than it was judged on; else empty.
+
+    `quantization` is that of the desk, `config` the base's.
+    """
+    served = chosen_kind(quantization, config)
+    if method != "qlora" or served == "nf4":
+        return ""
+    return (
+        f"It was trained and judged on nf4; the app serves in {served}: set models.quantization to nf4 in desk.yaml to "
+        "serve what was judged."
+    )
 
 
 def promote(settings: AdapterSettings, name: str) -> int:
