@@ -15,7 +15,7 @@ from adapters.config import AdapterFile, read_adapter_file
 from adapters.errors import DatasetError, EngineError, ModelError
 from adapters.folders import trained_folder
 from adapters.memory_options import memory_options, tell_memory
-from adapters.reading_options import pretrain_reader, reading_options
+from adapters.reading_options import check_reading, pretrain_reader, reading_options
 from adapters.sharing_options import SHARING, sharing_options
 from adapters.tracking import check_installed
 from desk.config import DEFAULT_DESK, EMBEDDED_BASE, load_desk, service_key
@@ -226,6 +226,7 @@ def _promote(desk: Desk, options: argparse.Namespace) -> None:
 
 
 def _pretrain(desk: Desk, options: argparse.Namespace) -> None:
+    check_reading(options)
     if options.reading:
         return pretrain_reader(desk, options)
     from adapters.tiny.build import build_base
@@ -264,7 +265,7 @@ def _evaluate(desk: Desk, options: argparse.Namespace) -> None:
 
 def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
     """On the validation rows of train.jsonl, which training leaves out; the level is written into the manifest."""
-    from adapters.config import AdapterManifest, TrainingSettings, read_manifest, write_manifest
+    from adapters.config import AdapterManifest, read_manifest, settings_of, write_manifest
     from adapters.dataset import Split, dataset_hash, read_examples
     from adapters.evaluate import calibrate, load_adapter
     from adapters.registry import MANIFEST_FILE, SPLIT_FILE, weights_folder
@@ -277,7 +278,7 @@ def _calibrate(desk: Desk, options: argparse.Namespace) -> None:
     manifest = read_manifest(path, AdapterManifest)
     if manifest.dataset_hash != dataset_hash(examples):
         raise DatasetError(f"train.jsonl of {options.name} has changed since it was trained: train it again first.")
-    training = TrainingSettings.model_validate(manifest.settings)
+    training = settings_of(manifest, path)
     validation = read_manifest(path.with_name(SPLIT_FILE), Split).left_out(examples)
     found = calibrate(decoder, options.name, validation, training.max_tokens)
     write_manifest(path, manifest.model_copy(update={"least_confidence": found.level}))

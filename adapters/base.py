@@ -98,7 +98,7 @@ def _load(base: str, local: bool, quantization: Quantization, cache: Path | None
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=local)
     _check_family(base, config.model_type)
     manifest = read_base_manifest(base)
-    kind = _choose(quantization, config)
+    kind = chosen_kind(quantization, config)
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     arguments: dict[str, Any] = {"dtype": dtype, "local_files_only": local, "trust_remote_code": False}
     if torch.cuda.is_available():
@@ -186,7 +186,8 @@ def count_weights(model: Any) -> int:
     )
 
 
-def _choose(quantization: Quantization, config: Any) -> Literal["nf4", "bf16", "fp32"]:
+def chosen_kind(quantization: Quantization, config: Any) -> Literal["nf4", "bf16", "fp32"]:
+    """The form in which a base of that config is held."""
     if quantization != "auto":
         return quantization
     return "fp32" if _estimate(config) < TINY_PARAMETERS else "nf4"

@@ -25,7 +25,9 @@ def short_card(manifest: AdapterManifest) -> str:
 
 
 def _card(manifest: AdapterManifest, rows: str, held_out: str, made: str = "") -> str:
-    settings = "\n".join(f"| {name} | {value} |" for name, value in sorted(manifest.settings.items()))
+    settings = "\n".join(
+        f"| {plain(name)} | {plain(str(value))} |" for name, value in sorted(manifest.settings.items())
+    )
     return f"""# {plain(manifest.title)}
 
 A LoRA adapter for `{plain(manifest.base)}`: {plain(manifest.domain)}.
@@ -34,10 +36,10 @@ A LoRA adapter for `{plain(manifest.base)}`: {plain(manifest.domain)}.
 |---|---|
 | name and version | {manifest.name}, {manifest.version} |{made}
 | rows | {manifest.scores.get("training_rows", 0):.0f} to train on, {rows} |
-| data (SHA-256) | `{manifest.dataset_hash}` |
-| weights (SHA-256) | `{manifest.weights_hash}` |
-| base's weights (SHA-256) | `{manifest.base_weights_hash or "not known"}` |
-| projections | {", ".join(manifest.target_modules)} |
+| data (SHA-256) | `{plain(manifest.dataset_hash)}` |
+| weights (SHA-256) | `{plain(manifest.weights_hash)}` |
+| base's weights (SHA-256) | `{plain(manifest.base_weights_hash) or "not known"}` |
+| projections | {plain(", ".join(manifest.target_modules))} |
 | held-out rows | {held_out} |
 
 ## What it is for, and what not

@@ -51,7 +51,9 @@ class Comparison:
     def step_ratio(self, method: Method) -> tuple[float, float, float]:
         """How many times as long a step takes as LoRA's: (lower quartile, median, upper quartile) over the steps."""
         own, lora = self.trials[method].step_s, self.trials["lora"].step_s
-        low, middle, high = quantiles([a / b for a, b in zip(own, lora, strict=True)], n=4)
+        ratios = [a / b for a, b in zip(own, lora, strict=True)]
+        # One step has no quartiles.
+        low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         return low, middle, high
 
     def gain(self, method: Method) -> tuple[float, float, float]:
@@ -62,7 +64,10 @@ class Comparison:
 def compare(
     settings: AdapterSettings, name: str, file: AdapterFile, methods: Sequence[Method], steps: int | None, work: Path
 ) -> Comparison:
-    """Trains with each method, `steps` steps at most, with files in `work` meanwhile. Raises ModelError."""
+    """Trains with each method, `steps` steps at most, with files in `work` meanwhile. Raises ModelError.
+
+    A method that does not fit, diverges, or whose process the system ends is left out: the others stand.
+    """
     examples, held_out = desk_rows(settings.shipped / name, file)
     training, validation = split(examples, file.training.validation, file.training.seed)
     if not validation:
@@ -82,7 +87,7 @@ def compare(
             peaks[method] = peak_apart(first, training, work)
             trials[method], losses = best_of(first, examples, held_out, work)
             rates |= losses if method == "full" else {}
-        except (TooLarge, DivergedError) as error:
+        except (BaseModelError, DivergedError) as error:
             left_out[method] = f"{method} is left out: {error}"
             print(left_out[method], file=sys.stderr)
     shutil.rmtree(work, ignore_errors=True)

@@ -47,7 +47,7 @@ def report(found: Comparison) -> str:
         )
         lines.append("QLoRA is the recipe's.")
     lines.append(
-        "Intervals are 95%, over the held-out rows; another seed would differ too. Memory is the peak of two steps"
+        "Intervals are 95%, over the held-out rows; another seed would differ too. Memory is the peak of two steps on"
     )
     lines.append("the longest rows, in a process of its own, beyond what it held before its base was loaded.")
     return "\n".join(lines) + "\n"

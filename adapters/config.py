@@ -137,6 +137,17 @@ def read_manifest(path: Path, model: type[EdgeModel]) -> EdgeModel:
     return _checked(raw, model, path, AdapterError)
 
 
+def settings_of(manifest: AdapterManifest, path: Path) -> TrainingSettings:
+    """What the adapter of the manifest at `path` was trained with. Raises AdapterError where this program knows no such
+    settings."""
+    try:
+        return _checked(manifest.settings, TrainingSettings, path, AdapterError)
+    except AdapterError as error:
+        raise AdapterError(
+            f"{error} These settings are not this program's: train {manifest.name} here, or correct them."
+        ) from None
+
+
 def write_manifest(path: Path, manifest: BaseModel) -> None:
     path.write_text(json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

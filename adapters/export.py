@@ -31,7 +31,8 @@ class Exported:
 
 
 def export_adapters(settings: AdapterSettings, names: Sequence[str], output: Path) -> list[Exported]:
-    """Writes OUTPUT/NAME-vN for each adapter, checked as for serving. Raises ModelError, and then writes none."""
+    """Writes OUTPUT/NAME-vN for each adapter, checked as for serving. Raises ModelError, before any is written
+    unless the disk is at fault."""
     base, shapes = base_shapes(settings.base)
     found = [find_adapter(settings, name, base) for name in dict.fromkeys(names)]
     configs = []
@@ -40,18 +41,18 @@ def export_adapters(settings: AdapterSettings, names: Sequence[str], output: Pat
         config = json.loads((one.folder / CONFIG_FILE).read_text(encoding="utf-8"))
         check_for_vllm(one.manifest.name, config)
         configs.append(config | {"base_model_name_or_path": settings.base})
-    exported = []
-    for one, config in zip(found, configs, strict=True):
-        name = f"{one.manifest.name}-v{one.manifest.version}"
-        folder = output.expanduser().resolve() / name
+    folders = [output.expanduser().resolve() / f"{one.manifest.name}-v{one.manifest.version}" for one in found]
+    for folder in folders:
         if folder.exists() and not (folder / CONFIG_FILE).is_file():
             raise AdapterError(f"{folder} holds something else than an adapter: name another folder with --output.")
+    exported = []
+    for one, config, folder in zip(found, configs, folders, strict=True):
         with writing(folder), replacing(folder) as scratch:
             (scratch / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             for file in (WEIGHTS_FILE, MANIFEST_FILE, CARD):
                 if (one.folder / file).is_file():
                     shutil.copy(one.folder / file, scratch / file)
-        exported.append(Exported(name, folder, int(config["r"])))
+        exported.append(Exported(folder.name, folder, int(config["r"])))
     return exported
 
 

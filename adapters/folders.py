@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapters.errors import UnwritableError
+from adapters.errors import ModelError, UnwritableError
 from desk.settings import AdapterSettings
 
 CARD = "README.md"
@@ -52,16 +52,30 @@ def replacing(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Raises UnwritableError in a sentence where a file within could not be written: no space, a quota, no rights."""
+    """Raises UnwritableError in a sentence where a file could not be written: no space, a quota, no rights.
+
+    It names the file that the system names, else `folder`. What is a ModelError already stays what it is.
+    """
     try:
         yield
+    except ModelError:
+        raise
     except Exception as error:
         reason = _reason(error)
         if reason is None:
             raise
+        place = _place(error) or folder
+        # A file elsewhere is one that was read: the system says the same of both.
+        what = "written" if place.is_relative_to(folder) or folder.is_relative_to(place) else "read or written"
         raise UnwritableError(
-            f"{folder} cannot be written ({reason}): make space or check the rights, and run the command again."
+            f"{place} cannot be {what} ({reason}): make space or check the rights, and run the command again."
         ) from error
+
+
+def _place(error: Exception) -> Path | None:
+    """The file that an error is about, where it says so; of two, the one that something was to become."""
+    name = (error.filename2 or error.filename) if isinstance(error, OSError) else None
+    return Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
 
 
 def _reason(error: Exception) -> str | None:

@@ -17,12 +17,12 @@ import torch
 from adapters.base import TINY_PARAMETERS, Quantization, load_base, weights_hash
 from adapters.base_files import ACCOMPANYING, INDEX, base_folder, base_shapes, shard_names
 from adapters.card import plain
-from adapters.config import BaseManifest, TrainingSettings, config_hash, read_manifest, write_manifest
+from adapters.config import BaseManifest, config_hash, read_manifest, settings_of, write_manifest
 from adapters.dataset import Example, Split, read_examples
 from adapters.decode import Decoder
 from adapters.errors import AdapterError, BaseModelError, DatasetError, ModelError
 from adapters.folders import CARD, replacing, writing
-from adapters.registry import SPLIT_FILE, FoundAdapter, find_adapter, read_weights
+from adapters.registry import MANIFEST_FILE, SPLIT_FILE, FoundAdapter, find_adapter, read_weights
 from adapters.residents import load_weights
 from adapters.verdict import answer_logprobs, answered, perplexity
 from desk.settings import AdapterSettings
@@ -76,13 +76,13 @@ def merge_adapter(settings: AdapterSettings, name: str, output: Path) -> Merged:
     base, shapes = base_shapes(settings.base)
     found = find_adapter(settings, name, base)
     rows = held_out_rows(settings.shipped / name, found.folder)
-    _check_output(output)
-    training = TrainingSettings.model_validate(found.manifest.settings)
+    training = settings_of(found.manifest, found.folder / MANIFEST_FILE)
     most = training.max_tokens
     source = base_folder(settings.base)
+    _check_output(output, source)
     with writing(output), replacing(output) as scratch:
         model = write_merged(source, base, found, shapes, scratch)
-        # As it is served; what QLoRA trained is measured on the nf4 that it was trained on.
+        # As the desk serves; what QLoRA trained is measured on nf4, as it was trained, whatever the desk serves in.
         served = "nf4" if training.method == "qlora" else settings.quantization
         before, own = _measure(settings.base, served, settings.cache, found, rows, most)
         sixteen: Quantization = "fp32" if model.parameters < TINY_PARAMETERS else "bf16"
@@ -220,9 +220,9 @@ def merge_card(merged: Merged) -> str:
 |---|---|
 | weights | {merged.model.parameters:,}, stored in bf16 |
 | weights (SHA-256) | `{merged.model.weights_hash}` |
-| adapter's weights (SHA-256) | `{adapter.weights_hash}` |
-| base's weights (SHA-256) | `{adapter.base_weights_hash or "not known"}` |
-| data (SHA-256) | `{adapter.dataset_hash}` |
+| adapter's weights (SHA-256) | `{plain(adapter.weights_hash)}` |
+| base's weights (SHA-256) | `{plain(adapter.base_weights_hash) or "not known"}` |
+| data (SHA-256) | `{plain(adapter.dataset_hash)}` |
 
 The product of the adapter's matrices was added to the weights of the base's own files in 32-bit arithmetic and rounded
 once. It answers as the adapter does, and cannot be turned back into the base.
@@ -246,13 +246,16 @@ def _measure(
     return Measured(loaded.quantization, exact, perplexity(answer_logprobs(rows, weights, decoder))), answers
 
 
-def _check_output(output: Path) -> None:
-    """Raises AdapterError for a place that holds anything but a model that was merged here before."""
+def _check_output(output: Path, source: Path) -> None:
+    """Raises AdapterError for a place that holds anything but a model that was merged here before, and for the base's
+    own folder `source`, or one around it: that may be a merged model too."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     try:
-        if output.is_dir() and "adapter" in read_manifest(output / "base.json", BaseManifest).created:
-            return
+        earlier = output.is_dir() and "adapter" in read_manifest(output / "base.json", BaseManifest).created
     except ModelError:
-        pass
-    raise AdapterError(f"{output} holds something else than a merged model: name another folder with --output.")
+        earlier = False
+    if not earlier:
+        raise AdapterError(f"{output} holds something else than a merged model: name another folder with --output.")
+    if source.resolve().is_relative_to(output.resolve()):
+        raise AdapterError(f"{output} holds the base that is merged into: name another folder with --output.")

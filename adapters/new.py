@@ -4,11 +4,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
-from adapters.base import load_base
+from adapters.base import Quantization, chosen_kind, load_base
 from adapters.checks import check_rows, without
 from adapters.config import NAME_PATTERN, AdapterFile, AdapterManifest, TrainingSettings, read_manifest
 from adapters.dataset import Example, Split, read_examples, split, told
@@ -51,8 +52,13 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
     rows = [row for line in lines for row in from_line(line)]
     if (folder / "train.jsonl").is_file() and read_examples(folder / "train.jsonl") != rows:
         raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
-    if folder.is_dir():
+    if (folder / "train.jsonl").is_file():
         return
+    if folder.is_dir():
+        raise DatasetError(
+            f"{folder} is there already, without a train.jsonl: put your pairs there under that name and leave out "
+            "--data, --title and --domain, or choose another name."
+        )
     plain = TrainingSettings()
     epochs = min(MOST_EPOCHS, max(plain.epochs, round(STEPS * plain.batch_size / len(rows))))
     words: dict[str, object] = {"title": title or name, "domain": domain or title or name}
@@ -84,12 +90,13 @@ def train_and_judge(
     Raises ModelError; the version before then serves on, whatever went wrong.
     """
     candidate = trained_folder(settings, name, promoted=False)
+    serving = weights_folder(settings, name)
+    before = split_of(serving)
+    examples, rows = desk_rows(settings.shipped / name, file, before)
     with writing(candidate.parent), alone(candidate):
-        serving = weights_folder(settings, name)
-        before = split_of(serving)
-        examples, rows = desk_rows(settings.shipped / name, file, before)
         kind = "nf4" if file.training.method == "qlora" else settings.quantization
         base = load_base(settings.base, kind, settings.cache)
+        note = served_otherwise(file.training.method, settings.quantization, base.model.config)
         version = next_version(name, settings)
         if tracker := tracker_of(settings, package, name, version):
             print(f"To watch it train: {tracker.command}", file=sys.stderr)
@@ -108,10 +115,26 @@ def train_and_judge(
         torch.set_num_threads(settings.threads)
         decoder = Decoder(load_base(settings.base, kind, settings.cache))
         verdict = judge(candidate, serving, rows, examples, decoder, file.training.max_tokens)
-        write_report(candidate, manifest, verdict)
+        write_report(candidate, manifest, verdict, note)
+        if note:
+            print(note, file=sys.stderr)
         if verdict.promoted:
             _let_serve(settings, name)
         return manifest, verdict
+
+
+def served_otherwise(method: str, quantization: Quantization, config: Any) -> str:
+    """A sentence where an adapter that `method` trained is served on other weights than it was judged on; else empty.
+
+    `quantization` is that of the desk, `config` the base's.
+    """
+    served = chosen_kind(quantization, config)
+    if method != "qlora" or served == "nf4":
+        return ""
+    return (
+        f"It was trained and judged on nf4; the app serves in {served}: set models.quantization to nf4 in desk.yaml to "
+        "serve what was judged."
+    )
 
 
 def promote(settings: AdapterSettings, name: str) -> int:

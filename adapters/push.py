@@ -60,6 +60,8 @@ def adapter_push(settings: AdapterSettings, name: str, repo: str, *, private: bo
         raise AdapterError(f"{found.folder / WEIGHTS_FILE} is not the file that its manifest describes: restore it.")
     chosen = [*ADAPTER_FILES, *(REPORTS if with_report else ())]
     files = [Sent(file, found.folder / file) for file in chosen if (found.folder / file).is_file()]
+    if with_report and not any(file.name in REPORTS for file in files):
+        raise HubError(f"There is no report in {found.folder}: leave out --with-report, or train {name} here first.")
     card = found.folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else short_card(manifest)
     facts: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
@@ -74,7 +76,13 @@ def merged_push(settings: AdapterSettings, name: str, folder: Path, repo: str, *
     manifest = read_manifest(folder / "base.json", BaseManifest)
     if manifest.created.get("adapter") != name:
         raise AdapterError(f"{folder} is no merged model of {name}: `python -m adapters merge {name}` makes one.")
-    chosen = ["config.json", "base.json", INDEX, *ACCOMPANYING, *shard_names(folder)]
+    shards = shard_names(folder)
+    if files_hash([folder / shard for shard in shards]) != manifest.weights_hash:
+        raise AdapterError(
+            f"The weights in {folder} are not those that its base.json describes: `python -m adapters merge {name}` "
+            "makes them anew."
+        )
+    chosen = ["config.json", "base.json", INDEX, *ACCOMPANYING, *shards]
     files = [Sent(file, folder / file) for file in chosen if (folder / file).is_file()]
     facts: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     opening = front_matter(facts, str(manifest.created.get("base", "")), _license(settings, name), ["phi3"])

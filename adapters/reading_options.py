@@ -20,6 +20,13 @@ def reading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_steps, metavar="N", help="with --reading: instead of the recipe's")
 
 
+def check_reading(options: argparse.Namespace) -> None:
+    """Raises DatasetError where --reading's own options are given without it: the embedded base would be retrained."""
+    given = [name for name, value in (("--exercises", options.exercises), ("--steps", options.steps)) if value]
+    if given and not options.reading:
+        raise DatasetError(f"{' and '.join(given)} would do nothing without --reading: add it, or leave them out.")
+
+
 def pretrain_reader(desk: Desk, options: argparse.Namespace) -> None:
     """Trains by the recipe for a GPU where there is one. Raises DatasetError without --output or for bad exercises."""
     import torch

@@ -12,17 +12,17 @@ SHOWN = 20
 """Rows whose answers stand side by side in the report, the wrong ones first."""
 
 
-def write_report(folder: Path, manifest: AdapterManifest, verdict: Verdict) -> None:
-    """Writes report.md, report.html and the card; texts of rows and answers are escaped."""
+def write_report(folder: Path, manifest: AdapterManifest, verdict: Verdict, note: str = "") -> None:
+    """Writes report.md, report.html and the card; texts of rows and answers are escaped. `note` is for report.md."""
     curves = folder / CURVES
     picture = curves.read_bytes() if curves.is_file() else b""
-    (folder / REPORT).write_text(report(manifest, verdict, picture=bool(picture)), encoding="utf-8")
+    (folder / REPORT).write_text(report(manifest, verdict, picture=bool(picture), note=note), encoding="utf-8")
     (folder / REPORT_PAGE).write_text(page(manifest, verdict, picture), encoding="utf-8")
     (folder / CARD).write_text(card(manifest, verdict.scores["candidate"]), encoding="utf-8")
 
 
-def report(manifest: AdapterManifest, verdict: Verdict, *, picture: bool) -> str:
-    """The scores, the verdict, the curves, and answers side by side."""
+def report(manifest: AdapterManifest, verdict: Verdict, *, picture: bool, note: str = "") -> str:
+    """The scores, the verdict with a note if there is one, the curves, and answers side by side."""
     lines = [
         f"# {plain(manifest.title)}, version {manifest.version}",
         "",
@@ -33,6 +33,8 @@ def report(manifest: AdapterManifest, verdict: Verdict, *, picture: bool) -> str
     ]
     lines += [f"| {title} | {' | '.join(values)} |" for title, values in score_rows(verdict)]
     lines += ["", f"Measured on {len(verdict.rows)} rows that training left out."]
+    if note:
+        lines += ["", note]
     if picture:
         lines += ["", f"![Training and validation loss by step]({CURVES})"]
     lines += ["", "## Answers side by side", ""]

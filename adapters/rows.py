@@ -129,11 +129,14 @@ def read_rows(path: Path) -> tuple[list[Placed], list[Fault]]:
     if reader is None:
         raise DatasetError(f"{path} is no training data that can be read: give .jsonl, .json, .csv or .xlsx.")
     placed, faults = [], []
-    for found in reader(path):
-        if isinstance(found, Fault):
-            faults.append(found)
-        else:
-            placed.append(found)
+    try:
+        for found in reader(path):
+            if isinstance(found, Fault):
+                faults.append(found)
+            else:
+                placed.append(found)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror or error}): check who may read it.") from None
     if not placed and not faults:
         raise DatasetError(f"{path} holds no rows.")
     return placed, faults

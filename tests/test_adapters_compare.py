@@ -104,7 +104,31 @@ def test_the_files_say_what_was_measured(found: Comparison, tmp_path: Path) -> N
     low, high = wilson(sum(lora.right), found.rows)
     assert f"| answers exactly right | {lora.scores.exact:.1%} ({low:.1%} to {high:.1%}) |" in text
     assert f"a step takes {found.step_ratio('qlora')[1]:.2f} times LoRA's time" in text
+    assert "Memory is the peak of two steps on\nthe longest rows, in a process of its own" in text
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_step_has_a_ratio_too(found: Comparison) -> None:
+    short = replace(found, trials={name: replace(one, step_s=one.step_s[:1]) for name, one in found.trials.items()})
+    ratio = found.trials["qlora"].step_s[0] / found.trials["lora"].step_s[0]
+    assert short.step_ratio("qlora") == (ratio, ratio, ratio)
+    assert f"a step takes {ratio:.2f} times LoRA's time" in report(short)
+
+
+def test_a_method_that_the_system_ended_leaves_the_finished_ones(
+    settings: AdapterSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Comparison
+) -> None:
+    def run(plan: Plan, *_: object) -> Trial:
+        if plan.method == "qlora":
+            raise BaseModelError("The process was ended by the system.")
+        return found.trials[plan.method]
+
+    monkeypatch.setattr(comparing, "run_apart", run)
+    monkeypatch.setattr(comparing, "peak_apart", lambda *_: 1)
+    left = compare(settings, "faults", FILE, ("lora", "qlora", "full"), 36, tmp_path / "work")
+    assert left.trials == {"lora": found.trials["lora"], "full": found.trials["full"]}
+    assert left.left_out == {"qlora": "qlora is left out: The process was ended by the system."}
+    assert "- qlora is left out: The process was ended by the system." in report(left)
 
 
 def test_without_lora_nothing_is_said_beside_it(found: Comparison) -> None:

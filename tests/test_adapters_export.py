@@ -103,6 +103,15 @@ def test_nothing_is_written_where_one_of_them_cannot_be_exported(settings: Adapt
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_written_where_one_place_is_taken(settings: AdapterSettings, tmp_path: Path) -> None:
+    taken = tmp_path / "out" / "blue-v3"
+    taken.mkdir(parents=True)
+    (taken / "thesis.txt").write_text("years")
+    with pytest.raises(AdapterError, match="blue-v3 holds something else than an adapter"):
+        export_adapters(settings, ["red", "blue"], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [taken]
+
+
 def test_only_an_adapter_is_replaced_and_no_report_goes_along(settings: AdapterSettings, tmp_path: Path) -> None:
     for name in ("README.md", "report.md", "report.html", "split.json"):
         (settings.trained / "red" / name).write_text("people's words")
@@ -111,7 +120,7 @@ def test_only_an_adapter_is_replaced_and_no_report_goes_along(settings: AdapterS
     (taken / "thesis.txt").write_text("years")
     with pytest.raises(AdapterError, match="holds something else than an adapter"):
         export_adapters(settings, ["red"], tmp_path / "out")
-    with pytest.raises(UnwritableError, match=r"red-v1 cannot be written \(.*File exists"):
+    with pytest.raises(UnwritableError, match=r"red-v1/thesis\.txt cannot be written \(File exists"):
         export_adapters(settings, ["red"], taken / "thesis.txt")
     (taken / "thesis.txt").rename(taken / "adapter_config.json")
     export_adapters(settings, ["red"], tmp_path / "out")

@@ -19,7 +19,7 @@ from test_adapters_new import table, tuned
 import adapters.train
 from adapters.config import read_adapter_file
 from adapters.engine import Engine, Message
-from adapters.errors import BaseModelError, DatasetError, UnwritableError
+from adapters.errors import AdapterError, BaseModelError, DatasetError, UnwritableError
 from adapters.folders import writing
 from adapters.new import new_adapter, promote, train_and_judge
 from adapters.run_folder import alone
@@ -176,3 +176,44 @@ def test_only_failed_writes_become_that_sentence(tmp_path: Path) -> None:
         (tmp_path / "absent").read_text()
     with pytest.raises(UnwritableError, match="No space left on device"), writing(tmp_path):
         Path("/dev/full").write_text("x")
+
+
+def test_the_sentence_names_the_file_that_the_system_names(tmp_path: Path) -> None:
+    rest = "make space or check the rights, and run the command again."
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out").mkdir()
+    inside = tmp_path / "out" / "folder"
+    inside.mkdir()
+    with pytest.raises(UnwritableError) as caught, writing(tmp_path / "out"):
+        inside.write_text("x")
+    assert str(caught.value) == f"{inside} cannot be written (Is a directory): {rest}"
+    with pytest.raises(UnwritableError) as caught, writing(tmp_path / "file" / "out"):
+        (tmp_path / "file").mkdir()
+    assert str(caught.value) == f"{tmp_path / 'file'} cannot be written (File exists): {rest}"
+    with pytest.raises(UnwritableError) as caught, writing(tmp_path / "out"):
+        tmp_path.read_text()
+    assert str(caught.value) == f"{tmp_path} cannot be written (Is a directory): {rest}"
+    with pytest.raises(UnwritableError) as caught, writing(tmp_path / "out"):
+        (tmp_path / "file").rename(inside)
+    assert str(caught.value) == f"{inside} cannot be written (Is a directory): {rest}"
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UnwritableError) as caught, writing(tmp_path / "out"):
+        (tmp_path / "elsewhere").read_text()
+    assert str(caught.value) == f"{tmp_path / 'elsewhere'} cannot be read or written (Is a directory): {rest}"
+
+
+def test_what_is_a_sentence_already_stays_as_it_is(tmp_path: Path) -> None:
+    told = AdapterError("split.json is not readable JSON: [Errno 13] Permission denied: 'split.json'")
+    with pytest.raises(AdapterError) as caught, writing(tmp_path):
+        raise told
+    assert caught.value is told
+
+
+def test_rows_that_cannot_be_read_are_not_blamed_on_the_candidates(settings: AdapterSettings) -> None:
+    rows = settings.shipped / "faults" / "train.jsonl"
+    file = read_adapter_file(settings.shipped / "faults" / "adapter.yaml")
+    rows.unlink()
+    rows.symlink_to("/proc/self/mem")  # reading its beginning fails, also for who may read everything
+    with pytest.raises(DatasetError) as caught:
+        train_and_judge(settings, "faults", file)
+    assert str(caught.value) == f"{rows} cannot be read (Input/output error): check who may read it."

@@ -250,10 +250,35 @@ def test_only_a_merged_model_is_ever_replaced(settings: AdapterSettings, tmp_pat
         with pytest.raises(AdapterError, match="holds something else than a merged model"):
             merge_adapter(settings, "red", taken)
     assert (keep / "thesis.txt").read_text() == "years" and read_base_manifest(settings.base).name == "switchboard-tiny"
-    with pytest.raises(UnwritableError, match=r"out cannot be written \(.*File exists"):
+    with pytest.raises(UnwritableError, match=r"thesis\.txt cannot be written \(File exists"):
         merge_adapter(settings, "red", keep / "thesis.txt" / "out")
     first = merge_adapter(settings, "red", tmp_path / "out")
     assert merge_adapter(settings, "blue", tmp_path / "out").model.name != first.model.name
+
+
+def test_the_base_in_use_is_not_replaced_by_its_own_merged_model(settings: AdapterSettings, tmp_path: Path) -> None:
+    merged = tmp_path / "merged" / "red"
+    merge_adapter(settings, "red", merged)
+    make_adapter(merged, tmp_path / "next" / "red", "red", 3, version=2)
+    before = (merged / "base.json").read_bytes()
+    (tmp_path / "link").symlink_to(merged)
+    again = replace(settings, base=str(merged), trained=tmp_path / "next")
+    for output in (merged, tmp_path / "link", merged / ".." / "red"):
+        with pytest.raises(AdapterError, match="holds the base that is merged into: name another folder"):
+            merge_adapter(again, "red", output)
+    assert (merged / "base.json").read_bytes() == before
+
+
+def test_settings_of_another_program_are_one_sentence(settings: AdapterSettings, tmp_path: Path) -> None:
+    manifest = settings.trained / "red" / "manifest.json"
+    edit_json(manifest, settings={"r": 4, "optimizer": "adamw"})
+    with pytest.raises(AdapterError) as caught:
+        merge_adapter(settings, "red", tmp_path / "out")
+    assert str(caught.value) == (
+        f"{manifest}: optimizer: Extra inputs are not permitted. These settings are not this program's: train red "
+        "here, or correct them."
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_that_training_left_out_stand_in_for_an_evaluation_file(settings: AdapterSettings, tmp_path: Path) -> None:

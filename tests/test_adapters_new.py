@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from adapters.config import AdapterFile, read_adapter_file, read_manifest
 from adapters.dataset import Example, Split, read_examples, row_hash, split
 from adapters.engine import Engine, Message
 from adapters.errors import AdapterError, DatasetError
+from adapters.folders import trained_folder
 from adapters.new import new_adapter, promote, train_and_judge
 from adapters.rows import as_line
 from adapters.verdict import Scores, decide, domain_terms, rouge_l
@@ -137,6 +139,29 @@ def test_conversations_are_written_once_and_the_same_command_goes_on(
     assert read_examples(written) == read_examples(data)
     assert [json.loads(line) for line in written.read_text().splitlines()] == [chat(*pair) for pair in PAIRS]
     new_adapter(settings, "faults", data, None, None)
+
+
+def test_a_folder_without_pairs_is_not_passed_over_in_silence(settings: AdapterSettings, tmp_path: Path) -> None:
+    folder = settings.shipped / "faults"
+    folder.mkdir(parents=True)
+    (folder / "adapter.yaml").write_text("title: Mine\ndomain: My things\n")
+    with pytest.raises(DatasetError, match=r"without a train\.jsonl: put your pairs there .* or choose another name"):
+        new_adapter(settings, "faults", table(tmp_path / "pairs.csv"), "Another title", None)
+    assert [path.name for path in folder.iterdir()] == ["adapter.yaml"]
+
+
+def test_what_qlora_trained_says_where_the_app_serves_other_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_base(tmp_path / "base", vocab_size=560, hidden_size=64, intermediate_size=128)  # nf4 packs blocks of 64
+    settings = make_settings(tmp_path)
+    new_adapter(settings, "faults", table(tmp_path / "pairs.csv"), None, None)
+    told = "It was trained and judged on nf4; the app serves in fp32: set models.quantization to nf4 in desk.yaml"
+    for method, quantization, said in (("qlora", "auto", True), ("qlora", "nf4", False), ("lora", "auto", False)):
+        file = tuned(settings, "faults", method=method, epochs=2, learning_rate=1e-2)
+        _, verdict = train_and_judge(replace(settings, quantization=quantization), "faults", file)
+        report = trained_folder(settings, "faults", promoted=verdict.promoted) / "report.md"
+        assert (told in report.read_text()) is (told in capsys.readouterr().err) is said, (method, quantization)
 
 
 def scores(exact: float) -> Scores:

@@ -213,6 +213,26 @@ def test_weights_that_their_manifest_does_not_describe_stay_here(settings: Adapt
         pushed(settings)
 
 
+def test_merged_weights_that_base_json_does_not_describe_stay_here(settings: AdapterSettings, tmp_path: Path) -> None:
+    merged = tmp_path / "merged" / "red"
+    merge_adapter(settings, "red", merged)
+    assert merged_push(settings, "red", merged, "acme/red", private=True).files
+    (merged / "model.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(
+        AdapterError, match=r"are not those that its base\.json describes: `python -m adapters merge red`"
+    ):
+        merged_push(settings, "red", merged, "acme/red", private=True)
+
+
+def test_a_report_that_is_not_there_is_not_left_out_silently(settings: AdapterSettings) -> None:
+    (settings.trained / "red" / "report.md").unlink()
+    assert [file.name for file in pushed(settings, with_report=True).files] == [*PLAIN, "report.html"]
+    (settings.trained / "red" / "report.html").unlink()
+    with pytest.raises(HubError, match=r"There is no report in .*trained/red: leave out --with-report"):
+        pushed(settings, with_report=True)
+    assert [file.name for file in pushed(settings).files] == PLAIN
+
+
 def test_a_license_is_a_word_that_the_hub_knows(tmp_path: Path) -> None:
     path = tmp_path / "adapter.yaml"
     path.write_text("title: A\ndomain: B\nlicense: cc-by-4.0\n")

@@ -151,6 +151,16 @@ def test_an_adapter_without_a_card_gets_one_from_its_manifest() -> None:
     assert "| held-out rows | not measured |" in short_card(manifest_of().model_copy(update={"scores": {}}))
 
 
+def test_no_value_of_a_foreign_manifest_is_markup_in_its_card() -> None:
+    hostile = "8 |\n\n<img src=https://elsewhere.example/x.png> ` <script>"
+    hashes = dict.fromkeys(("dataset_hash", "weights_hash", "base_weights_hash"), hostile)
+    changes = {**hashes, "settings": {"r": hostile, hostile: [hostile]}, "target_modules": (hostile,)}
+    text = short_card(manifest_of().model_copy(update=changes))
+    assert text.count("elsewhere") == 7
+    assert not re.search(r"(?<!\\)<", text), "every < has its backslash"
+    assert not re.search(r"8 (?<!\\)\|", text) and "\n<" not in text.replace("\\", "")
+
+
 def luminance(colour: str) -> float:
     """WCAG 2's relative luminance of rgb(...)."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]

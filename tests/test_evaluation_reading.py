@@ -136,18 +136,23 @@ def test_figures_are_recorded_in_card_and_manifest(tmp_path: Path) -> None:
     fields = {"name": "r", "parameters": 1, "can_chat": False, "can_read": False, "window": 8, "config_hash": "x"}
     (tmp_path / "base.json").write_text(json.dumps(fields), encoding="utf-8")
     (tmp_path / "README.md").write_text("# r\n\n## Figures\n\nNot measured yet.\n", encoding="utf-8")
-    good = [Read(ANSWERED, "room 4 [ab2c]"), Read(UNANSWERED, NOT_SAID)]
-    bad = [Read(ANSWERED, NOT_SAID), Read(UNANSWERED, NOT_SAID)]
+    good = [Read(ANSWERED, "room 4 [ab2c]"), Read(UNANSWERED, NOT_SAID)] * 50
+    bad = [Read(ANSWERED, NOT_SAID), Read(UNANSWERED, NOT_SAID)] * 50
+    own = {"generated": good, "reworded": good, "written": good}
     for read, can in (
-        ({"generated": good, "written": good, "xquad": bad}, True),
-        ({"generated": good, "written": bad}, False),
+        ({**own, "xquad": bad}, True),
+        ({**own, "written": bad}, False),
+        ({**own, "reworded": good[:99]}, False),
+        ({"generated": good, "written": good}, False),
     ):
         assert record(tmp_path, read, "the command") is can
         manifest = json.loads((tmp_path / "base.json").read_text(encoding="utf-8"))
-        assert manifest["can_read"] is can and manifest["created"]["reading"]["generated"]["copied"]["total"] == 1
+        assert manifest["can_read"] is can and manifest["created"]["reading"]["generated"]["copied"]["total"] == 50
         card = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert "the command" in card and "Not measured" not in card and card.count("## Figures") == 1
         assert ("may answer" in card) is can
+        few = len(read.get("reworded", [])) < 100
+        assert ("at least 100 questions of each set are needed, also of reworded." in card) is few
 
 
 @pytest.mark.parametrize(

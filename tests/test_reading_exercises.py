@@ -210,6 +210,24 @@ def test_what_people_wrote_comes_back_and_a_left_out_passage_answers_nothing(tmp
     assert {(1, 1), (2, 2)} <= counts
 
 
+def test_no_passage_is_drawn_twice_and_one_that_is_there_is_asked_of() -> None:
+    """Two rows share a passage: the one drawn beside may be it."""
+    keys, vans = {"title": "Keys", "text": "Keys hang in room 4."}, {"title": "Vans", "text": "Vans stand at Gate 2."}
+    question = {"question": "Where are keys?", "answer": "room 4", "place": 0}
+    rows = [
+        WrittenExercise.model_validate({"passages": [keys, vans], "asked": [question]}),
+        WrittenExercise.model_validate({"passages": [keys], "asked": [question]}),
+    ]
+    chance, seen = Random(3), set()
+    for _ in range(300):
+        drawn = drawn_exercise(rows, chance)
+        texts = [one.text for one in drawn.passages]
+        assert len(set(texts)) == len(texts)
+        assert drawn.asked[0].place == (texts.index(keys["text"]) if keys["text"] in texts else None)
+        seen.add(tuple(texts))
+    assert len(seen) == 4, "either one alone, and both in any order"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -193,6 +193,23 @@ def test_the_command_needs_a_folder_and_good_exercises(capsys: pytest.CaptureFix
     assert "holds no exercise" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--steps", "5"], "--steps would"),
+        (["--exercises", "f"], "--exercises would"),
+        (["--exercises", "f", "--steps", "5"], "--exercises and --steps would"),
+    ],
+)
+def test_options_of_reading_alone_train_nothing(
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the embedded base would be trained anew, into its own place."""
+    monkeypatch.setattr("adapters.tiny.build.build_base", lambda *_: pytest.fail("the embedded base is retrained"))
+    assert main(["pretrain", *given]) == 1
+    assert f"error: {told} do nothing without --reading" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_whole_command_makes_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     told = ["pretrain", "--reading", "--output", str(tmp_path / "out"), "--steps", "12", "--json"]

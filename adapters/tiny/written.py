@@ -88,7 +88,9 @@ def drawn_exercise(exercises: Sequence[WrittenExercise], chance: Random) -> Exer
     kept = chance.sample(range(len(row.passages)), k=chance.randint(1, min(len(row.passages), MOST_PASSAGES)))
     passages = [row.passages[place] for place in kept]
     if len(passages) < MOST_PASSAGES and chance.random() < 0.5:
-        passages.insert(chance.randint(0, len(passages)), chance.choice(chance.choice(exercises).passages))
+        place, other = chance.randint(0, len(passages)), chance.choice(chance.choice(exercises).passages)
+        if other not in passages:
+            passages.insert(place, other)
     codes = new_codes(len(passages), chance)
     shown = tuple(Shown(code, one.title, one.text) for code, one in zip(codes, passages, strict=True))
     asked = [_placed(one, row, passages) for one in row.asked]
@@ -99,7 +101,7 @@ def drawn_exercise(exercises: Sequence[WrittenExercise], chance: Random) -> Exer
 def _placed(one: WrittenQuestion, row: WrittenExercise, passages: Sequence[WrittenPassage]) -> Asked:
     """Where its passage lies now."""
     there = row.passages[one.place] if one.place is not None else None
-    place = next((number for number, passage in enumerate(passages) if passage is there), None)
+    place = next((number for number, passage in enumerate(passages) if passage == there), None)
     if place is None:
         return Asked(one.question, None, None, f"{WRITTEN}, not said")
     return Asked(one.question, one.answer, place, WRITTEN)
