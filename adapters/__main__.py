@@ -163,8 +163,7 @@ def _check(desk: Desk, options: argparse.Namespace) -> None:
     """Of an adapter its train.jsonl, beside its eval.jsonl. Raises DatasetError where rows cannot be trained on."""
     from collections import Counter
 
-    from transformers import AutoTokenizer
-
+    from adapters.base import load_tokenizer
     from adapters.checks import KINDS, check_rows, statistics, without
     from adapters.config import TrainingSettings
     from adapters.dataset import MOST_TOLD
@@ -177,7 +176,7 @@ def _check(desk: Desk, options: argparse.Namespace) -> None:
     faults += more
     training = _adapter_file(desk, options.data).training if own else TrainingSettings()
     faults += check_rows(rows, held_out)
-    tokenizer = AutoTokenizer.from_pretrained(desk.adapters.base, trust_remote_code=False)
+    tokenizer = load_tokenizer(desk.adapters.base)
     kept, too_long = statistics(without(rows, faults), tokenizer, training.max_tokens)
     faults += too_long
     if options.json:

@@ -91,12 +91,12 @@ def load_base(base: str, quantization: Quantization = "auto", cache: Path | None
 
 def _load(base: str, local: bool, quantization: Quantization, cache: Path | None) -> LoadedBase:
     import torch
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     if local:
         _read_config(Path(base))
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=local)
-    _check_family(base, config.model_type)
+    check_family(base, config.model_type)
     manifest = read_base_manifest(base)
     kind = chosen_kind(quantization, config)
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
@@ -109,7 +109,7 @@ def _load(base: str, local: bool, quantization: Quantization, cache: Path | None
     if missing:
         raise BaseModelError(f"{base} lacks Phi-3's fused projections: {', '.join(sorted(missing))}.")
     model.requires_grad_(False)
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=local, trust_remote_code=False)
+    tokenizer = load_tokenizer(base)
     if not tokenizer.chat_template:
         raise BaseModelError(f"{base} has no chat template: choose an instruct model, not a bare one.")
     if not manifest.parameters:
@@ -254,13 +254,21 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BaseModelError(f"{path} is not readable JSON: {error}") from None
     if not isinstance(config, dict):
         raise BaseModelError(f"{path} is no model's config.json: it holds no object.")
-    _check_family(str(folder), config.get("model_type"))
+    check_family(str(folder), config.get("model_type"))
     if not list(folder.glob("*.safetensors")):
         raise BaseModelError(f"{folder} holds config.json but no weights (*.safetensors): fetch the model again.")
     return config
 
 
-def _check_family(base: str, family: object) -> None:
+def load_tokenizer(base: str) -> Any:
+    """The base's tokenizer, as transformers has it; of a folder without a request to a hub."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base, local_files_only=Path(base).is_dir(), trust_remote_code=False)
+
+
+def check_family(base: str, family: object) -> None:
+    """Raises BaseModelError for another family than Phi-3's."""
     if family != "phi3":
         raise BaseModelError(f"{base} is a {family} model: the base must be of the Phi-3 family (model_type phi3).")
 

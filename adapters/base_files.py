@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from adapters.base import quiet, read_base_manifest, why_not
+from adapters.base import check_family, quiet, read_base_manifest, why_not
 from adapters.config import BaseManifest, config_hash
 from adapters.errors import BaseModelError
 from adapters.registry import projection_shapes
@@ -60,10 +60,7 @@ def base_shapes(base: str) -> tuple[BaseManifest, dict[str, tuple[int, int]]]:
             config: Any = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=local)
         except Exception as error:
             raise BaseModelError(why_not(base, local, error)) from error
-        if config.model_type != "phi3":
-            raise BaseModelError(
-                f"{base} is a {config.model_type} model: the base must be of the Phi-3 family (model_type phi3)."
-            )
+        check_family(base, config.model_type)
         with torch.device("meta"):
             shapes = projection_shapes(Phi3ForCausalLM(config))
     if not manifest.config_hash:

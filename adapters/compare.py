@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import quantiles
 
-from adapters.base import TINY_PARAMETERS, free_bytes, read_base_manifest
+from adapters.base import TINY_PARAMETERS, free_bytes, load_tokenizer, read_base_manifest
 from adapters.config import AdapterFile
 from adapters.dataset import Example, plain_rows, split
 from adapters.errors import BaseModelError, DatasetError, DivergedError
@@ -184,7 +184,5 @@ def check_fits(plan: Plan, estimated: int, free: int | None) -> None:
 
 def _longest(rows: Sequence[Example], base: str, most: int) -> int:
     """Tokens of the longest row."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, local_files_only=Path(base).is_dir())
+    tokenizer = load_tokenizer(base)
     return max((len(row.input_ids) for row in plain_rows(rows, tokenizer, most)), default=most)

@@ -1,6 +1,5 @@
 """Adds reviewed rows to an adapter's training data: what is wrong with one is told, and costs no other its place."""
 
-import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,9 @@ from pathlib import Path
 from adapters.checks import asked, check_rows, without
 from adapters.dataset import told
 from adapters.errors import DatasetError
-from adapters.folders import writing
+from adapters.folders import replacing_file, writing
 from adapters.rows import Example, Fault, Placed, as_line, read_rows
+from adapters.run_folder import take_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ def extend(folder: Path, new: Sequence[Placed]) -> Extended:
         if path.is_file() and path.read_bytes() != before:
             raise DatasetError(f"{path} was changed meanwhile: run the command again.")
         if rows:
-            _replace(path, text)
+            with replacing_file(path) as beside:
+                beside.write_bytes(text)
     return Extended(tuple(rows), len(gone), len(without(new, faults)) - len(told_apart), (*faults, *stuck))
 
 
@@ -60,23 +61,10 @@ def _alone(folder: Path) -> Iterator[None]:
     """Only one process at a time writes an adapter's rows. Raises DatasetError while another one does."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(handle, f"Somebody else is adding rows to {folder}: try again when they are done.")
         yield
-    except BlockingIOError:
-        raise DatasetError(f"Somebody else is adding rows to {folder}: try again when they are done.") from None
     finally:
         os.close(handle)
-
-
-def _replace(path: Path, text: bytes) -> None:
-    """Puts the text in the file's place, and where the file is a link, in the place that it points to."""
-    target = path.resolve()
-    beside = target.with_suffix(f".{os.getpid()}.part")
-    try:
-        beside.write_bytes(text)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> list[Placed]:

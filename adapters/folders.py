@@ -51,6 +51,18 @@ def replacing(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing_file(output: Path) -> Iterator[Path]:
+    """A file beside `output` that takes its place at the end, and where that is a link, the place that it points to."""
+    output = output.resolve()
+    beside = output.with_name(f".{os.getpid()}-{output.name}")  # its suffix says what it is
+    try:
+        yield beside
+        beside.replace(output)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Raises UnwritableError in a sentence where a file could not be written: no space, a quota, no rights.
 

@@ -50,10 +50,10 @@ def new_adapter(settings: AdapterSettings, name: str, data: Path, title: str | N
         )
     lines = as_lines(different)
     rows = [row for line in lines for row in from_line(line)]
-    if (folder / "train.jsonl").is_file() and read_examples(folder / "train.jsonl") != rows:
-        raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
     if (folder / "train.jsonl").is_file():
-        return
+        if read_examples(folder / "train.jsonl") == rows:
+            return
+        raise DatasetError(f"{folder} holds other pairs already: add yours to its train.jsonl, or choose another name.")
     if folder.is_dir():
         raise DatasetError(
             f"{folder} is there already, without a train.jsonl: put your pairs there under that name and leave out "

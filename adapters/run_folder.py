@@ -24,7 +24,7 @@ def alone(output: Path) -> Iterator[None]:
     output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f".{output.name}-lock")
     with path.open("a") as lock:
-        _take(lock, output.name)
+        take_lock(lock, BUSY.format(output.name))
         # Whoever held it a moment ago may have removed it since it was opened here.
         if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
             raise DatasetError(BUSY.format(output.name))
@@ -44,7 +44,7 @@ def run_folder(output: Path, what: object) -> Iterator[Path]:
     folder = output.with_name(f".{output.name}-run")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
-        _take(lock, output.name)
+        take_lock(lock, BUSY.format(output.name))
         told = folder / "run.json"
         identity = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
         if not told.is_file() or told.read_text(encoding="utf-8") != identity:
@@ -55,11 +55,12 @@ def run_folder(output: Path, what: object) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take(lock: TextIO, name: str) -> None:
+def take_lock(lock: TextIO | int, busy: str) -> None:
+    """Holds the lock until it is closed. Raises DatasetError with the sentence `busy` where somebody else does."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DatasetError(BUSY.format(name)) from None
+        raise DatasetError(busy) from None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

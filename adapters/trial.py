@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from adapters.base import LoadedBase, load_base, quiet
+from adapters.base import LoadedBase, load_base, load_tokenizer, quiet
 from adapters.config import AdapterFile, AdapterManifest, TrainingSettings, read_manifest
 from adapters.dataset import Example, split
 from adapters.decode import Decoder
@@ -217,13 +217,9 @@ def warm_up(plan: Plan, rows: Sequence[Example], folder: Path) -> None:
     """A step of a Phi-3 of a few thousand weights: what torch and TRL load when they first need it is there then."""
     from dataclasses import replace
 
-    from transformers import AutoTokenizer
-
     from adapters.tiny.pretrain import BaseRecipe, new_model
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        plan.base, trust_remote_code=False, local_files_only=Path(plan.base).is_dir()
-    )
+    tokenizer = load_tokenizer(plan.base)
     model = new_model(replace(BaseRecipe(), hidden_size=8, intermediate_size=8, layers=1, heads=1), tokenizer)
     settings = plan.training.model_copy(update={"epochs": 1, "batch_size": 1, "evaluations": 1})
     run_sft(attach_lora(model.requires_grad_(False), settings), tokenizer, rows, settings, folder, rows)

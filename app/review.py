@@ -11,7 +11,7 @@ import numpy as np
 from adapters.dataset import Example, read_examples
 from adapters.errors import DatasetError
 from adapters.extend import Extended, extend
-from adapters.folders import writing
+from adapters.folders import replacing_file, writing
 from adapters.rows import Placed
 from app.assembly import Switchboard
 from app.candidates import Candidate, candidates
@@ -176,12 +176,8 @@ def _save(path: Path, adapter: str, found: Sequence[Candidate], now: Sequence[st
     choice = DataValidation("list", formula1='"yes,no"', allow_blank=True)
     choice.add(f"A2:A{len(rows) + 1}")
     sheet.add_data_validation(choice)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with replacing_file(path) as beside:
         book.save(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _cell_text(text: str) -> str:

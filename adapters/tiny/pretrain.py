@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from adapters.augment import Noise, disturb
 from adapters.prompts import Message, encode_chat, encode_text
@@ -53,29 +53,50 @@ class BaseRecipe:
     seed: int = 20260
 
 
-def new_model(recipe: BaseRecipe, tokenizer: Any) -> Any:
-    """An untrained Phi3ForCausalLM in the recipe's shape."""
-    from transformers import Phi3Config, Phi3ForCausalLM
+class Shape(Protocol):
+    """What a recipe says of a model's shape."""
 
-    end = tokenizer.convert_tokens_to_ids("<|end|>")
-    config = Phi3Config(
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+
+
+def new_config(shape: Shape, tokenizer: Any, dropout: float = 0.0, rope: dict[str, Any] | None = None) -> Any:
+    """Phi3Config of a model in that shape, with tied embeddings, for the tokenizer; `rope` where not Phi-3's own."""
+    from transformers import Phi3Config
+
+    return Phi3Config(
         vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.window,
-        original_max_position_embeddings=recipe.window,
-        resid_pdrop=recipe.dropout,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=shape.window,
+        original_max_position_embeddings=shape.window,
         embd_pdrop=0.0,
         attention_dropout=0.0,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=[tokenizer.eos_token_id, end],
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")],
         pad_token_id=tokenizer.pad_token_id,
+        resid_pdrop=dropout,
+        rope_parameters=rope,
     )
-    model = Phi3ForCausalLM(config)
+
+
+def new_model(recipe: BaseRecipe, tokenizer: Any) -> Any:
+    """An untrained Phi3ForCausalLM in the recipe's shape."""
+    from transformers import Phi3ForCausalLM
+
+    model = Phi3ForCausalLM(new_config(recipe, tokenizer, recipe.dropout))
     _initialise(model, recipe)
     return model
 

@@ -12,6 +12,8 @@ there. Every weight goes on to be trained.
 import math
 from typing import TYPE_CHECKING, Any
 
+from adapters.tiny.pretrain import new_config
+
 if TYPE_CHECKING:
     from adapters.tiny.reading import ReadingRecipe
 
@@ -48,29 +50,12 @@ CERTAIN = 1.5
 def new_reader(recipe: "ReadingRecipe", tokenizer: Any) -> Any:
     """An untrained Phi3ForCausalLM in the recipe's shape, laid out."""
     import torch
-    from transformers import Phi3Config, Phi3ForCausalLM
+    from transformers import Phi3ForCausalLM
 
     assert recipe.heads >= HEADS and recipe.layers > POINTING_LAYER, "there is no room for the heads that are laid out"
     torch.manual_seed(recipe.seed)
-    config = Phi3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.window,
-        original_max_position_embeddings=recipe.window,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": TURNING},
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attention_dropout=0.0,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")],
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = Phi3ForCausalLM(config)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": TURNING}
+    model = Phi3ForCausalLM(new_config(recipe, tokenizer, rope=rope))
     with torch.no_grad():
         _spread(model, recipe)
         _Layout(model, recipe).lay_out()
