@@ -39,7 +39,7 @@ A Harbor Link session ends after twelve hours. Sign in again to go on.
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
-    with ChatServer(models=[BASE, "it-support-v4", "triage"]).up() as running:
+    with ChatServer(models=[BASE, "it-support-v5", "triage"]).up() as running:
         yield running
 
 
@@ -71,7 +71,7 @@ def board(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True)
 def as_new(server: ChatServer) -> None:
     fresh = ChatServer(server.port, models=server.models)
-    fresh.texts = {BASE: READING, "it-support-v4": FLICKER, "triage": '{"category": "network", "priority": "P2"}'}
+    fresh.texts = {BASE: READING, "it-support-v5": FLICKER, "triage": '{"category": "network", "priority": "P2"}'}
     vars(server).update(vars(fresh))
 
 
@@ -91,7 +91,7 @@ def chosen(question: str) -> Turn:
 def test_the_start_says_where_the_models_are_and_what_is_left_out(board: Switchboard, server: ChatServer) -> None:
     lines = describe(board)
     assert f"Base model {BASE}, served at {server.url}" in lines
-    assert "Adapters   it-support v4, triage" in lines
+    assert "Adapters   it-support v5, triage" in lines
     left_out = [line for line in lines if line.startswith("Left out")]
     assert len(left_out) == 1 and "Adapter service-desk is left out: the model server" in left_out[0]
     assert not any(KEY in line for line in lines)
@@ -103,7 +103,7 @@ def test_an_adapter_answers_from_the_server_for_its_sender(board: Switchboard, s
     assert answer.text == FLICKER and answer.decision.route is Route.ADAPTER
     assert len([event for event in seen if isinstance(event, Token)]) == len(FLICKER.split())
     (body,) = server.bodies
-    assert body["model"] == "it-support-v4" and body["user"] == sender("browser-id") and body["logprobs"] is True
+    assert body["model"] == "it-support-v5" and body["user"] == sender("browser-id") and body["logprobs"] is True
     assert "browser-id" not in str(server.bodies) + str(server.headers)
 
 
@@ -148,13 +148,13 @@ def test_an_adapter_that_is_not_sure_is_stopped_and_the_documents_answer(
     board: Switchboard, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs_confidence(board, monkeypatch, 0.5)
-    server.texts["it-support-v4"] = " ".join(["word"] * 3000)
+    server.texts["it-support-v5"] = " ".join(["word"] * 3000)
     server.logprob = -2.0
     turn = Turn("The display of my notebook keeps flickering")
     seen = events(board, turn)
     assert "not sure enough" in [event for event in seen if isinstance(event, Routed)][-1].decision.reason
     assert "word word" not in finished(seen).text
-    server.logprob, server.texts["it-support-v4"] = -0.01, FLICKER
+    server.logprob, server.texts["it-support-v5"] = -0.01, FLICKER
     assert finished(events(board, turn)).text == FLICKER
 
 
